@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# What every verb shares: where things lie, steps with a log, packages.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=$ROOT/build
+LOG=$BUILD/log
+STOCK_SRC=$BUILD/stock		# pristine base, a git repository of one commit
+TREE_SRC=$BUILD/tree		# worktree of it: base plus the series
+KERNEL_OUT=$BUILD/kernel
+JOBS=${JOBS:-$(nproc)}
+mkdir -p "$LOG"
+
+# The same source and options give the same objects, whichever tree they
+# come from: ccache may serve one kernel's build to the other's.
+export CCACHE_DIR=${CCACHE_DIR:-$BUILD/ccache} CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-10G}
+export KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=offpath KBUILD_BUILD_HOST=offpath
+export LC_ALL=C.UTF-8 GIT_CONFIG_NOSYSTEM=1
+
+# git with an identity of its own, so that the same input gives the same
+# commits on every machine.
+kgit() {
+	git -c user.name=offpath -c user.email=offpath@localhost \
+	    -c core.autocrlf=false -c gc.auto=0 -c advice.detachedHead=false "$@"
+}
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "offpath: $*"; exit 1; }
+
+# step NAME COMMAND... - Run COMMAND with its output in build/log/NAME.log;
+# print one line with its time, or the end of the log where it fails.
+step() {
+	local name=$1 log start rc=0
+	shift
+	log=$LOG/${name//[ \/]/-}.log
+	start=$SECONDS
+	[ -t 2 ] && printf '  ...    %s\r' "$name" >&2
+	"$@" >"$log" 2>&1 </dev/null || rc=$?
+	if [ $rc -eq 0 ]; then
+		printf '%5d s  %s\n' $((SECONDS - start)) "$name" >&2
+		return 0
+	fi
+	printf '%5d s  %s FAILED; the end of its output:\n' $((SECONDS - start)) "$name" >&2
+	tail -n 15 "$log" | sed 's/^/         | /' >&2
+	say "offpath: full output: ${log#"$ROOT"/}"
+	return $rc
+}
+
+# need PACKAGE... - Debian packages that this verb uses; installs what is
+# missing, as root or through sudo without a password, else says how.
+need() {
+	local missing=() p as=()
+	for p; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+	done
+	[ ${#missing[@]} -eq 0 ] && return 0
+	command -v apt-get >/dev/null || die "needs the programs of these Debian packages: ${missing[*]}"
+	if [ "$(id -u)" != 0 ]; then
+		sudo -n true 2>/dev/null || die "packages missing; run this, then try again: sudo apt-get install --no-install-recommends ${missing[*]}"
+		as=(sudo -n)
+	fi
+	# One at a time: two verbs may run side by side.
+	(
+		flock 9
+		step "apt-get update" "${as[@]}" apt-get -q update &&
+		step "install ${missing[0]} and $((${#missing[@]} - 1)) more packages" \
+			"${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "${missing[@]}"
+	) 9>"$BUILD/.apt.lock" || die "could not install: ${missing[*]} (is there a network? see build/log)"
+}
+
+# The topics, in the order of patches/series.
+topics() { sed 's/#.*//; /^[[:space:]]*$/d' "$ROOT/patches/series"; }
+
+# want_topic [NAME] - NAME must be a topic; nothing for all of them.
+want_topic() {
+	[ -z "${1:-}" ] || topics | grep -qxF -- "$1" ||
+		die "no topic '$1'; there are: $(topics | paste -sd' ')"
+}
+
+# Free space is checked before what is known to be large.
+need_space() {
+	local free
+	free=$(df --output=avail -BG "$BUILD" | tail -1 | tr -dc 0-9)
+	[ "$free" -ge "$1" ] || die "$free GB free on the disk of $BUILD, this needs $1 GB: free some, or 'make clean'"
+}
