@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# In the guest: one function for each thing that is measured. What counts is
+# printed as "= name value"; all else is for the reader of the raw output.
+
+T=/sys/kernel/tracing
+P=/sys/module/storm/parameters
+
+die() {
+	echo "failed: $*"
+	exit 1
+}
+
+# Nothing but the storm's own thread runs while it is at SCHED_FIFO.
+prepare() {
+	local f
+	echo -1 >/proc/sys/kernel/sched_rt_runtime_us
+	for f in /sys/kernel/debug/sched/*_server/cpu*/runtime; do
+		[ ! -e "$f" ] || echo 0 >"$f" || die "cannot write $f"
+	done
+	echo "clock: $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)," \
+	     "$(dmesg | grep -o 'tsc: Detected.*' | head -n 1)"
+	grep . /sys/kernel/mm/vmalloc/* 2>/dev/null
+	return 0
+}
+
+storm_load() {
+	insmod /payload/storm.ko "$@" || die "insmod storm.ko $*"
+	echo alloc >$P/do || die "storm.ko $*: cannot allocate"
+}
+
+storm_unload() {
+	local f
+	for f in free_ns flush_ns total_ns idle_ns max_free_ns; do
+		echo "  $f $(cat $P/$f)"
+	done
+	grep vmalloc /proc/vmstat
+	rmmod storm || die "rmmod storm"
+}
+
+# A probe event is two lines in two files; so is its removal.
+trigger() { echo "$2" >"$T/events/$1/trigger" || { tail -n 5 $T/error_log; die "trigger $1: $2"; }; }
+
+# hold N ARGS... - The longest time between the entry of _raw_spin_lock() and
+# of _raw_spin_unlock() with free_vmap_area_lock, beside the same for holds
+# of nothing (what the probes cost); and how often which length occurred.
+hold() {
+	local n=$1 lock calib where
+	shift
+	storm_load nr="$n" fifo=1 "$@"
+	lock=0x$(awk '$3 == "free_vmap_area_lock" { print $1; exit }' /proc/kallsyms)
+	calib=$(printf '0x%x' "$(cat $P/calib_addr)")
+	where="if lock==$lock||lock==$calib"
+	printf '%s\n' 'p:off/lock _raw_spin_lock lock=%di:x64' \
+		'p:off/unlock _raw_spin_unlock lock=%di:x64' >$T/kprobe_events || die "kprobes"
+	echo 'held u64 lock; u64 ns' >$T/synthetic_events || die "synthetic event"
+	trigger off/lock "hist:keys=lock:t=common_timestamp:clock=local $where"
+	trigger off/unlock "hist:keys=lock:ns=common_timestamp-\$t:clock=local:onmax(\$ns).save(common_pid):onmatch(off.lock).held(lock,\$ns) $where"
+	trigger synthetic/held 'hist:keys=lock,ns.log2'
+	echo calib >$P/do
+	echo storm >$P/do || die "storm"
+	echo "-- hold $n $*"
+	awk -v lock="$((lock))" -v n="$n" '
+	# The keys are unsigned 64 bit, compared as text.
+	/lock:/ { which = ($3 == u ? "hold" : "probe"); hits = $NF }
+	/max:/ { print "= " which "_" n, $2; print "= " which "s_" n, hits }
+	' u="$(printf '%u' "$lock")" $T/events/off/unlock/hist
+	grep 'ns: ~' $T/events/synthetic/held/hist
+	echo '!hist:keys=lock,ns.log2' >$T/events/synthetic/held/trigger
+	echo "!$(grep '^hist' $T/events/off/unlock/trigger | sed 's/ \[.*//')" >$T/events/off/unlock/trigger
+	echo "!$(grep '^hist' $T/events/off/lock/trigger | sed 's/ \[.*//')" >$T/events/off/lock/trigger
+	echo >$T/synthetic_events
+	echo >$T/kprobe_events
+	storm_unload
+}
+
+# nonpreemptible N ARGS... - By the preemptirqsoff tracer, from the first
+# vfree() until all is given back. With N=1 it is the floor.
+nonpreemptible() {
+	local n=$1
+	shift
+	storm_load nr="$n" fifo=1 "$@"
+	echo 0 >$T/options/function-trace
+	echo preemptirqsoff >$T/current_tracer || die "no preemptirqsoff tracer"
+	echo 0 >$T/tracing_max_latency
+	echo 1 >$T/tracing_on
+	echo storm >$P/do || die "storm"
+	echo 0 >$T/tracing_on
+	echo "-- nonpreemptible $n $*"
+	echo "= nonpreemptible_$n $(cat $T/tracing_max_latency)000"
+	grep -E 'latency:|task:|started at|ended at|=>' $T/trace
+	echo nop >$T/current_tracer
+	echo 1 >$T/tracing_on
+	storm_unload
+}
+
+# cost N ARGS... - Nothing is traced; idle time is not counted.
+cost() {
+	local n=$1
+	shift
+	storm_load nr="$n" fifo=1 "$@"
+	echo storm >$P/do || die "storm"
+	echo "-- cost $n $*"
+	echo "= cost_$n $(($(cat $P/total_ns) - $(cat $P/idle_ns)))"
+	storm_unload
+}
+
+# How often kernel translations are flushed, by whom, and how much of it.
+flushes_on() {
+	local f
+	: >$T/kprobe_events
+	for f in flush_tlb_kernel_range flush_tlb_kernel_ranges flush_tlb_all; do
+		grep -q " $f\$" /proc/kallsyms || continue
+		echo "p:off/$f $f start=%di:x64 end=%si:x64" >>$T/kprobe_events || die "kprobe $f"
+	done
+	echo nop >$T/current_tracer
+	echo >$T/trace
+	echo 1 >$T/events/off/enable
+}
+
+# insmod and rmmod flush for themselves; that is none of vfree()'s.
+flushes_off() {
+	echo 0 >$T/events/off/enable
+	grep -v '^#' $T/trace | grep -Ev '^ *(insmod|rmmod|modprobe|bash)-' >/tmp/flushes
+	echo "= flushes_$1 $(wc -l </tmp/flushes)"
+	# More than 33 pages, or everything at once: a full flush.
+	awk -v name="$1" '
+	{ split($(NF - 1), a, "=0x"); split($NF, b, "=0x") }
+	/flush_tlb_all/ || strtonum("0x" b[2]) - strtonum("0x" a[2]) > 33 * 4096 { full++ }
+	END { print "= full_" name, full + 0 }' /tmp/flushes
+	head -n 5 /tmp/flushes
+	echo >$T/kprobe_events
+}
+
+# peak N ARGS... - As many freers as CPUs, at normal priority: the lazy pages
+# that each vfree() left behind at most. nr_lazy counts the guard page too.
+peak() {
+	local n=$1
+	shift
+	storm_load nr="$n" threads="$(nproc)" "$@"
+	flushes_on
+	trigger vmalloc/free_vmap_area_noflush 'hist:keys=nr_lazy_max:p=nr_lazy:onmax($p).save(common_pid)'
+	echo storm >$P/do || die "storm"
+	echo "-- peak $n $*"
+	awk '/max:/ && $2 > m { m = $2 } END { print "= peak_pages", m }' \
+		$T/events/vmalloc/free_vmap_area_noflush/hist
+	grep -A1 nr_lazy_max: $T/events/vmalloc/free_vmap_area_noflush/hist
+	echo "!$(grep '^hist' $T/events/vmalloc/free_vmap_area_noflush/trigger | sed 's/ \[.*//')" \
+		>$T/events/vmalloc/free_vmap_area_noflush/trigger
+	flushes_off storm
+	echo "= max_free $(cat $P/max_free_ns)"
+	storm_unload
+}
+
+# test_vmalloc MASK THREADS LOOPS - The kernel's own benchmark; its init fails
+# on purpose when it is done. The time is the mean of its workers', in us.
+test_vmalloc() {
+	local ko
+	ko=$(find /lib/modules -name test_vmalloc.ko)
+	dmesg -c >/dev/null
+	[ -z "${FLUSHES:-}" ] || flushes_on
+	insmod "$ko" run_test_mask="$1" nr_threads="$2" test_loop_count="$3" \
+		sequential_test_order=1 nr_pcpu_objects="${OBJECTS:-35000}" 2>/dev/null
+	echo "-- test_vmalloc mask=$1 threads=$2 loops=$3"
+	dmesg | grep -E 'Summary|All test took'
+	dmesg | awk -v mask="$1" '
+	/Summary/ { for (i = 1; i < NF; i++) { if ($i == "avg:") us += $(i + 1); if ($i == "failed:") bad += $(i + 1) } }
+	/All test took/ { workers++ }
+	END {
+		if (!workers || bad) { print "failed: test_vmalloc", mask; exit 1 }
+		printf "= test_%d %d\n", mask, us / workers
+	}' || exit 1
+	[ -z "${FLUSHES:-}" ] || flushes_off "test_$1"
+}
