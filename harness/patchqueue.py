@@ -12,20 +12,25 @@ build/stock, checked out in build/tree.
                                      these topics alone) on the base
   patchqueue.py checkout [--keep]    bring build/tree to the assembled series;
                                      refuses to drop edits, or keeps them
-  patchqueue.py refresh              write the commits of build/tree back
-  patchqueue.py list                 print "commit topic file" a patch, in order
+  patchqueue.py refresh [COMMIT]     write the commits of build/tree (or those
+                                     up to COMMIT) back
+  patchqueue.py list [TOPIC...]      print "commit topic file" a patch, in order
+  patchqueue.py edited               print what build/tree has and patches/ lack
+
+OFFPATH_ROOT and OFFPATH_STOCK name another repository and another base.
 """
 
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(os.environ.get("OFFPATH_ROOT") or Path(__file__).resolve().parent.parent)
 PATCHES = ROOT / "patches"
-STOCK = ROOT / "build/stock"
+STOCK = Path(os.environ.get("OFFPATH_STOCK") or ROOT / "build/stock")
 TREE = ROOT / "build/tree"
 BRANCH = "refs/heads/offpath"
 ASSEMBLED = "refs/offpath/assembled"	# what checkout last wrote to build/tree
@@ -34,6 +39,17 @@ IDENTITY = {f"GIT_{who}_{what}": value
             for who in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", "offpath"), ("EMAIL", "offpath@localhost"),
                                 ("DATE", "2026-01-01 00:00 +0000"))}
+
+
+# Not from a hook that runs us, nor from anybody's settings: the same commits
+# give the same patches everywhere.
+ENVIRONMENT = {name: value for name, value in os.environ.items()
+               if name not in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_PREFIX")}
+SETTINGS = ["-c", "core.autocrlf=false", "-c", "core.quotePath=false", "-c", "diff.suppressBlankEmpty=false",
+            "-c", "advice.detachedHead=false", "-c", "gc.auto=0"]
+DIFF = ["-p", "-U3", "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
+        "--inter-hunk-context=0", "--indent-heuristic", "--diff-algorithm=myers",
+        "--src-prefix=a/", "--dst-prefix=b/", "--no-commit-id"]
 
 
 class QueueError(Exception):
@@ -59,7 +75,10 @@ class Patch:
             raise QueueError(f"{path.relative_to(ROOT)}: no '---' line after the message")
         start = rest.find(b"diff --git ")
         head, hunks = (rest, b"") if start < 0 else (rest[:start], rest[start:])
-        adds = re.findall(r"^Adds: (\S+)$", head.decode(), re.M)
+        adds = re.findall(r"^Adds: (.+)$", head.decode(), re.M)
+        if b"\nnew file mode " in hunks:
+            raise QueueError(f"{path.relative_to(ROOT)} adds a file by a hunk: put the file at its path in this "
+                             "repository and name it in an 'Adds:' line")
         return Patch(topic, path.name, message.decode().strip() + "\n", adds, hunks)
 
     def text(self) -> bytes:
@@ -68,10 +87,11 @@ class Patch:
 
 
 def git(*args: str, cwd: Path = STOCK, stdin: bytes | None = None, **env: str) -> bytes:
-    done = subprocess.run(["git", "-c", "core.autocrlf=false", *args], cwd=cwd, input=stdin,
-                          env={**os.environ, **IDENTITY, **env}, capture_output=True)
+    done = subprocess.run(["git", *SETTINGS, *args], cwd=cwd, input=stdin,
+                          env={**ENVIRONMENT, **IDENTITY, **env}, capture_output=True)
     if done.returncode:
-        raise QueueError(f"git {args[0]}: {done.stderr.decode().strip().splitlines()[:1]}")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        raise QueueError(f"git {args[0]}: {said[0].removeprefix('error: ').removeprefix('fatal: ')}")
     return done.stdout
 
 
@@ -85,6 +105,9 @@ def topics() -> list[str]:
 
 
 def load(wanted: list[str] | None = None) -> list[Patch]:
+    for topic in wanted or []:
+        if topic not in topics():
+            raise QueueError(f"no topic '{topic}'; there are: {' '.join(topics())}")
     return [Patch.parse(topic, path) for topic in topics() if not wanted or topic in wanted
             for path in sorted((PATCHES / topic).glob("[0-9]*.patch"))]
 
@@ -100,9 +123,14 @@ def add_file(patch: Patch, name: str, index: dict[str, str]) -> None:
     git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}", **index)
 
 
-def assemble(patches: list[Patch]) -> list[str]:
+def with_topic(patch: Patch) -> str:
+    return f"{patch.message}\nTopic: {patch.topic}\n"
+
+
+def assemble(patches: list[Patch], message: Callable[[Patch], str] = with_topic, **author: str) -> list[str]:
     """Commit PATCHES on the base, touching no work tree; returns their ids."""
-    index = {"GIT_INDEX_FILE": str(STOCK / ".git" / f"index.{os.getpid()}"), "GIT_WORK_TREE": str(STOCK)}
+    index = {"GIT_INDEX_FILE": line("rev-parse", "--path-format=absolute", "--git-path", f"index.{os.getpid()}"),
+             "GIT_WORK_TREE": str(STOCK)}
     commits, parent = [], line("rev-parse", "base")
     try:
         git("read-tree", parent, **index)
@@ -113,11 +141,10 @@ def assemble(patches: list[Patch]) -> list[str]:
                 try:
                     git("apply", "--cached", "--whitespace=nowarn", "-", stdin=patch.hunks, **index)
                 except QueueError as error:
-                    raise QueueError(f"{patch.path.relative_to(ROOT)} no longer applies ({error}): rebase it in "
-                                     "build/tree, or use the base that BASE pins") from None
+                    raise QueueError(f"{patch.path.relative_to(ROOT)} no longer applies ({error}): mend its hunks, "
+                                     "or use the base that BASE pins") from None
             tree = line("write-tree", **index)
-            parent = line("commit-tree", tree, "-p", parent, "-F", "-",
-                          stdin=f"{patch.message}\nTopic: {patch.topic}\n".encode())
+            parent = line("commit-tree", tree, "-p", parent, "-F", "-", stdin=message(patch).encode(), **author)
             commits.append(parent)
     finally:
         Path(index["GIT_INDEX_FILE"]).unlink(missing_ok=True)
@@ -131,52 +158,73 @@ def ref(name: str) -> str:
         return ""
 
 
+def uncommitted() -> str:
+    """What build/tree holds that is in no commit. Not by git status alone:
+    Debian's .gitignore hides every new file."""
+    if git("status", "--porcelain", "--untracked-files=no", cwd=TREE):
+        return "uncommitted changes"
+    hidden = [option for pattern in ("/o-*/", ".*", "*.o", "*.orig", "*.rej", "*~", "__pycache__/")
+              for option in ("-x", pattern)]
+    new = line("ls-files", "--others", *hidden, cwd=TREE).splitlines()
+    return f"a file in no commit ({new[0]})" if new else ""
+
+
 def edited() -> str:
     """What build/tree holds that the last checkout did not put there."""
     if not (TREE / ".git").exists():
         return ""
-    if git("status", "--porcelain", "-uno", cwd=TREE):
-        return "uncommitted changes"
-    return "" if line("rev-parse", "HEAD", cwd=TREE) == ref(ASSEMBLED) else "commits of its own"
+    what = uncommitted()
+    if not what and line("rev-parse", "HEAD", cwd=TREE) != ref(ASSEMBLED):
+        what = "commits of its own"
+    return what
 
 
 def checkout(keep: bool) -> None:
-    base = line("rev-parse", "base")
-    commits = assemble(load())
-    tip = commits[-1] if commits else base
     what = edited()
-    if what and ref(BRANCH) != tip and not os.environ.get("FORCE"):
+    if what and not os.environ.get("FORCE"):
         if keep:
             print(f"build/tree has {what}; using it as it is", file=sys.stderr)
             return
-        raise QueueError(f"build/tree has {what} that patches/ lacks: 'make refresh' keeps them, "
-                         "'make tree FORCE=1' drops them")
+        raise QueueError(f"build/tree has {what} that patches/ lacks: commit there (git add -f a new file) and "
+                         "'make refresh' to keep it, 'make tree FORCE=1' to drop it")
+    tip = (assemble(load()) or [line("rev-parse", "base")])[-1]
     if not (TREE / ".git").exists():
         git("worktree", "prune")
         git("worktree", "add", "-q", "--force", "-B", "offpath", str(TREE), tip)
-    else:
-        git("reset", "-q", "--hard", tip, cwd=TREE)
+    elif what or line("rev-parse", "HEAD", cwd=TREE) != tip:
+        git("checkout", "-q", "--force", "-B", "offpath", tip, cwd=TREE)
     git("update-ref", ASSEMBLED, tip)
 
 
-def commits_to_patches() -> list[Patch]:
+def hunks(commit: str, names: list[str]) -> bytes:
+    """The diff of NAMES alone, less the index lines that text does not need."""
+    diff = git("diff-tree", "-r", *DIFF, commit, "--", *names) if names else b""
+    return re.sub(rb"^index [0-9a-f]+\.\.[0-9a-f]+(?: \d+)?\n(?!GIT binary patch)", b"", diff, flags=re.M)
+
+
+def commits_to_patches(tip: str) -> list[Patch]:
     known, topic, number = topics(), "", 0
     added: dict[str, str] = {}
     patches = []
-    if line("rev-list", "--merges", f"base..{BRANCH}"):
+    if line("rev-list", "--merges", f"base..{tip}"):
         raise QueueError("build/tree has a merge commit: rebase it, the series is a straight line")
-    for commit in line("rev-list", "--reverse", f"base..{BRANCH}").split():
+    for commit in line("rev-list", "--reverse", f"base..{tip}").split():
         message = line("log", "-1", "--format=%B", commit)
         trailer = re.search(r"^Topic: (\S+)$", message, re.M)
         this = trailer.group(1) if trailer else topic or known[0]
+        short = f"commit {commit[:12]} ({message.splitlines()[0] if message else 'no message'})"
         if this not in known:
-            raise QueueError(f"commit {commit[:12]} names topic '{this}': not one of patches/series")
+            raise QueueError(f"{short} names topic '{this}': not one of patches/series")
         if topic and known.index(this) < known.index(topic):
-            raise QueueError(f"commit {commit[:12]} of {this} comes after {topic}: order them as patches/series does")
+            raise QueueError(f"{short} of {this} comes after {topic}: order them as patches/series does")
+        message = re.sub(r"^Topic: \S+\n?", "", message, flags=re.M).strip() + "\n"
+        if re.search(r"^(---|diff |Index: )", message, re.M):
+            raise QueueError(f"{short}: a line of the message starts with '---' or 'diff', where git am "
+                             "takes the message to end: reword it")
         number = number + 1 if this == topic else 1
         topic = this
         subject = line("log", "-1", "--format=%f", commit)[:52].rstrip("-.")
-        patch = Patch(topic, f"{number:04d}-{subject}.patch", re.sub(r"^Topic: \S+\n?", "", message, flags=re.M))
+        patch = Patch(topic, f"{number:04d}-{subject}.patch", message)
         touched = []
         raw = git("diff-tree", "-r", "--no-renames", "--no-commit-id", "--name-status", "-z", commit).decode()
         for status, name in zip(*[iter(raw.split("\0")[:-1])] * 2):
@@ -184,15 +232,13 @@ def commits_to_patches() -> list[Patch]:
                 patch.adds.append(name)
                 added[name] = commit
             elif name in added:
-                raise QueueError(f"commit {commit[:12]} edits {name}, which {added[name][:12]} adds: a new file enters "
-                                 "whole, so fold the edit into that commit (git rebase -i) or make it a file of its own")
+                raise QueueError(f"{short} edits {name}, which {added[name][:12]} adds: a new file enters whole, "
+                                 "so fold the edit into that commit (git rebase -i) or make it a file of its own")
             else:
                 touched.append(name)
-        if touched:
-            patch.hunks = b"".join(
-                text for text in git("diff-tree", "-p", "--no-renames", "--no-commit-id", "--no-ext-diff", "-U3",
-                                     "--no-color", commit, "--", *touched).splitlines(keepends=True)
-                if not text.startswith(b"index "))
+        if not patch.adds and not touched:
+            raise QueueError(f"{short} changes nothing: drop it (git rebase -i)")
+        patch.hunks = hunks(commit, touched)
         patches.append(patch)
     return patches
 
@@ -205,24 +251,54 @@ def write(path: Path, data: bytes, executable: bool = False) -> None:
     path.chmod(0o755 if executable else 0o644)
 
 
+def edited_by_hand() -> bool:
+    """Whether the files have changed since build/tree was made of them."""
+    try:
+        return (assemble(load()) or [line("rev-parse", "base")])[-1] not in (ref(ASSEMBLED), ref(BRANCH))
+    except QueueError:
+        return True
+
+
 def refresh() -> None:
     if not (TREE / ".git").exists():
         raise QueueError("there is no build/tree to read: 'make tree' makes it")
-    if git("status", "--porcelain", "-uno", cwd=TREE):
-        raise QueueError("build/tree has uncommitted changes: commit them there first")
-    old = load()
-    new = commits_to_patches()
+    if git("rev-parse", "--symbolic-full-name", "HEAD", cwd=TREE).decode().strip() != BRANCH:
+        raise QueueError("build/tree is not on its branch: finish the rebase there, or 'git checkout offpath'")
+    what = uncommitted()
+    if what:
+        raise QueueError(f"build/tree has {what}: commit it there (git add -f a new file) or remove it")
+    if not os.environ.get("FORCE") and edited_by_hand():
+        raise QueueError("patches/ or a new file has been edited here since 'make tree': 'make tree' takes that "
+                         "over, 'make refresh FORCE=1' writes over it")
+    write_back(BRANCH)
+    # Read it back: the same trees, now under the commits that everyone gets.
+    commits = assemble(load())
+    wrote, read = ([line("rev-parse", f"{commit}^{{tree}}") for commit in series] for series in
+                   (line("rev-list", "--reverse", f"base..{BRANCH}").split(), commits))
+    if wrote != read:
+        raise QueueError("what was written does not give the trees of build/tree: an error in patchqueue.py")
+    tip = (commits or [line("rev-parse", "base")])[-1]
+    git("update-ref", "-m", "refresh", BRANCH, tip)
+    git("update-ref", ASSEMBLED, tip)
+
+
+def write_back(tip: str) -> None:
+    old, new = load(), commits_to_patches(tip)
     for patch in new:
         for name in patch.adds:
-            mode = line("ls-tree", BRANCH, "--", name).split()[0]
-            write(ROOT / name, git("cat-file", "blob", f"{BRANCH}:{name}"), mode == "100755")
+            mode = line("ls-tree", tip, "--", name).split()[0]
+            if mode not in ("100644", "100755"):
+                raise QueueError(f"{patch.file} adds {name}, which is no plain file: the layout cannot hold it")
+    for patch in new:
+        for name in patch.adds:
+            mode = line("ls-tree", tip, "--", name).split()[0]
+            write(ROOT / name, git("cat-file", "blob", f"{tip}:{name}"), mode == "100755")
         write(patch.path, patch.text())
     kept = {patch.path for patch in new} | {ROOT / name for patch in new for name in patch.adds}
     for path in [patch.path for patch in old] + [ROOT / name for patch in old for name in patch.adds]:
         if path not in kept and path.exists():
             path.unlink()
             print(f"removed {path.relative_to(ROOT)}")
-    git("update-ref", ASSEMBLED, BRANCH)
 
 
 def main(argv: list[str]) -> int:
@@ -234,6 +310,10 @@ def main(argv: list[str]) -> int:
                 checkout("--keep" in options)
             case ["refresh"]:
                 refresh()
+            case ["refresh", commit]:
+                write_back(commit)
+            case ["edited"]:
+                print(edited())
             case ["list", *wanted]:
                 patches = load(wanted)
                 for commit, patch in zip(assemble(patches), patches):

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0
+# Thin: a verb is the script of that name in harness/, and each does the
+# set-up that it needs. Variables reach it through the environment, and not
+# through MAKEFLAGS, where the kernel would take V=2 for itself.
+
+export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
+export SCRIPT LIMIT KSRC KCONFIG FORCE
+
+VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
+
+help:
+	@echo 'make run                 build stock and patched, show what each topic does; report in build/report/'
+	@echo 'make test                everything that .ci/run runs; ends with N passed, N failed, N skipped'
+	@echo 'make tree [FORCE=1]      the series as git commits on the base, in build/tree'
+	@echo 'make refresh [FORCE=1]   the commits of build/tree back into patches/ and the new files'
+	@echo 'make series [TOPIC=] [SIGNOFF="Name <address>"] [TRAILERS=] [V=2]'
+	@echo '                         what goes to the mailing list, in build/series/<topic>/'
+	@echo 'make check [TOPIC=]      checkpatch, sparse, W=1, coccicheck, kernel-doc, ABI, each commit'
+	@echo 'make bisect [TOPIC=]     every prefix of the series builds, options on and off'
+	@echo 'make regress             upstream mm selftests, stock and patched side by side'
+	@echo 'make kernel [STOCK=1] [CONFIG=guest|debug]'
+	@echo '                         one kernel, in build/kernel/{stock,patched}-{guest,debug}/'
+	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [LIMIT=]'
+	@echo '                         boot it and run a guest script'
+	@echo 'make shell [same]        sit at its console; Ctrl-a x leaves'
+	@echo 'make bench [TOPIC=]      the measurements; table, and build/bench/<topic>.json'
+	@echo 'make deb [KCONFIG=]      an installable kernel package, in build/deb/'
+	@echo 'make clean [ALL=1]       remove what was built; ALL=1 the downloaded base too'
+	@echo
+	@echo 'topics: $(shell sed 's/\#.*//' patches/series)'
+	@echo 'KSRC=/path: a Linux tree to use in place of the download; FORCE=1 above discards edits'
+
+$(VERBS):
+	@unset MAKEFLAGS MFLAGS MAKELEVEL; exec harness/$@
+
+clean:
+	@exec harness/clean $(if $(ALL),--all)
+
+.PHONY: help $(VERBS) clean
