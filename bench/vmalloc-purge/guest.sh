@@ -19,7 +19,8 @@ prepare() {
 		[ ! -e "$f" ] || echo 0 >"$f" || die "cannot write $f"
 	done
 	echo "clock: $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)," \
-	     "$(dmesg | grep -o 'tsc: Detected.*' | head -n 1)"
+	     "$(dmesg | grep -o 'tsc: Detected.*' | head -n 1)," \
+	     "$(dmesg | grep -o 'Hypervisor detected.*' || echo emulated)"
 	grep . /sys/kernel/mm/vmalloc/* 2>/dev/null
 	return 0
 }
@@ -41,6 +42,19 @@ storm_unload() {
 # A probe event is two lines in two files; so is its removal.
 trigger() { echo "$2" >"$T/events/$1/trigger" || { tail -n 5 $T/error_log; die "trigger $1: $2"; }; }
 
+# The lazy pages that a vfree() left behind, at most; the guard pages count.
+lazy_on() {
+	# shellcheck disable=SC2016 # $p is the trigger's
+	trigger vmalloc/free_vmap_area_noflush 'hist:keys=nr_lazy_max:p=nr_lazy:onmax($p).save(common_pid)'
+}
+
+lazy_off() {
+	local dir=$T/events/vmalloc/free_vmap_area_noflush
+	awk '$1 == "max:" && $2 + 0 > m + 0 { m = $2 } END { print "= lazy_pages_" name, m + 0 }' name="$1" $dir/hist
+	grep -A1 nr_lazy_max: $dir/hist
+	echo "!$(grep '^hist' $dir/trigger | sed 's/ \[.*//')" >$dir/trigger
+}
+
 # hold N ARGS... - The longest time between the entry of _raw_spin_lock() and
 # of _raw_spin_unlock() with free_vmap_area_lock, beside the same for holds
 # of nothing (what the probes cost); and how often which length occurred.
@@ -58,13 +72,15 @@ hold() {
 	trigger off/unlock "hist:keys=lock:ns=common_timestamp-\$t:clock=local:onmax(\$ns).save(common_pid):onmatch(off.lock).held(lock,\$ns) $where"
 	trigger synthetic/held 'hist:keys=lock,ns.log2'
 	echo calib >$P/do
+	lazy_on
 	echo storm >$P/do || die "storm"
 	echo "-- hold $n $*"
-	awk -v lock="$((lock))" -v n="$n" '
-	# The keys are unsigned 64 bit, compared as text.
-	/lock:/ { which = ($3 == u ? "hold" : "probe"); hits = $NF }
+	lazy_off "$n"
+	# 64 bit do not fit awk's numbers: compared as text.
+	awk -v n="$n" -v lock="lock$(printf '%u' "$lock")" '
+	/lock:/ { which = ("lock" $3 == lock ? "hold" : "probe"); hits = $NF }
 	/max:/ { print "= " which "_" n, $2; print "= " which "s_" n, hits }
-	' u="$(printf '%u' "$lock")" $T/events/off/unlock/hist
+	' $T/events/off/unlock/hist
 	grep 'ns: ~' $T/events/synthetic/held/hist
 	echo '!hist:keys=lock,ns.log2' >$T/events/synthetic/held/trigger
 	echo "!$(grep '^hist' $T/events/off/unlock/trigger | sed 's/ \[.*//')" >$T/events/off/unlock/trigger
@@ -120,55 +136,61 @@ flushes_on() {
 
 # insmod and rmmod flush for themselves; that is none of vfree()'s.
 flushes_off() {
+	local line full=0
 	echo 0 >$T/events/off/enable
 	grep -v '^#' $T/trace | grep -Ev '^ *(insmod|rmmod|modprobe|bash)-' >/tmp/flushes
 	echo "= flushes_$1 $(wc -l </tmp/flushes)"
 	# More than 33 pages, or everything at once: a full flush.
-	awk -v name="$1" '
-	{ split($(NF - 1), a, "=0x"); split($NF, b, "=0x") }
-	/flush_tlb_all/ || strtonum("0x" b[2]) - strtonum("0x" a[2]) > 33 * 4096 { full++ }
-	END { print "= full_" name, full + 0 }' /tmp/flushes
+	while read -r line; do
+		[[ $line =~ start=(0x[0-9a-f]+)\ end=(0x[0-9a-f]+) ]] || continue
+		[[ $line != *flush_tlb_all:* && $((BASH_REMATCH[2] - BASH_REMATCH[1])) -le $((33 * 4096)) ]] ||
+			full=$((full + 1))
+	done </tmp/flushes
+	echo "= full_$1 $full"
 	head -n 5 /tmp/flushes
 	echo >$T/kprobe_events
 }
 
-# peak N ARGS... - As many freers as CPUs, at normal priority: the lazy pages
-# that each vfree() left behind at most. nr_lazy counts the guard page too.
+# peak N ARGS... - As many freers as CPUs, at normal priority.
 peak() {
-	local n=$1
+	local n=$1 sampler
 	shift
 	storm_load nr="$n" threads="$(nproc)" "$@"
 	flushes_on
-	trigger vmalloc/free_vmap_area_noflush 'hist:keys=nr_lazy_max:p=nr_lazy:onmax($p).save(common_pid)'
+	lazy_on
+	# Areas that were flushed and wait for their return have a gauge only.
+	while sleep 0.02; do grep nr_vmalloc_flushed_areas /proc/vmstat || break; done >/tmp/flushed &
+	sampler=$!
 	echo storm >$P/do || die "storm"
+	kill $sampler 2>/dev/null
 	echo "-- peak $n $*"
-	awk '/max:/ && $2 > m { m = $2 } END { print "= peak_pages", m }' \
-		$T/events/vmalloc/free_vmap_area_noflush/hist
-	grep -A1 nr_lazy_max: $T/events/vmalloc/free_vmap_area_noflush/hist
-	echo "!$(grep '^hist' $T/events/vmalloc/free_vmap_area_noflush/trigger | sed 's/ \[.*//')" \
-		>$T/events/vmalloc/free_vmap_area_noflush/trigger
+	lazy_off storm
+	sort -n -k 2 /tmp/flushed | tail -n 1 | awk '{ print "= flushed_areas", $2 }'
 	flushes_off storm
 	echo "= max_free $(cat $P/max_free_ns)"
 	storm_unload
 }
 
 # test_vmalloc MASK THREADS LOOPS - The kernel's own benchmark; its init fails
-# on purpose when it is done. The time is the mean of its workers', in us.
+# on purpose when it is done, and busybox's insmod then tries a second way: it
+# runs twice. The time is the mean of all workers, in us.
 test_vmalloc() {
 	local ko
-	ko=$(find /lib/modules -name test_vmalloc.ko)
+	ko=$(find /lib/modules /payload -name test_vmalloc.ko 2>/dev/null | head -n 1)
 	dmesg -c >/dev/null
 	[ -z "${FLUSHES:-}" ] || flushes_on
 	insmod "$ko" run_test_mask="$1" nr_threads="$2" test_loop_count="$3" \
 		sequential_test_order=1 nr_pcpu_objects="${OBJECTS:-35000}" 2>/dev/null
 	echo "-- test_vmalloc mask=$1 threads=$2 loops=$3"
 	dmesg | grep -E 'Summary|All test took'
-	dmesg | awk -v mask="$1" '
+	dmesg | awk -v mask="$1" -v loops="$3" '
 	/Summary/ { for (i = 1; i < NF; i++) { if ($i == "avg:") us += $(i + 1); if ($i == "failed:") bad += $(i + 1) } }
 	/All test took/ { workers++ }
 	END {
 		if (!workers || bad) { print "failed: test_vmalloc", mask; exit 1 }
-		printf "= test_%d %d\n", mask, us / workers
+		printf "= test_%d %d\n= calls_%d %d\n", mask, us / workers, mask, workers * loops
 	}' || exit 1
 	[ -z "${FLUSHES:-}" ] || flushes_off "test_$1"
 }
+
+flushing() { FLUSHES=1 "$@"; }

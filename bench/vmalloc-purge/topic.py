@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0
+"""vmalloc-purge: what others wait for while freed areas are given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common import SPREAD_BOOTS, Figure, Job, Plot, Spec, Values, table
+
+WAIT = "how long vmalloc() callers and the CPU are held up while vfree()d areas are given back"
+FILES = ["guest.sh"]
+MODULES = ["storm"]
+
+# mask of lib/test_vmalloc.c: loops. Masks with sizes at random need many for
+# a mean that is good to some tenths of a percent.
+MASKS = {1: 100_000, 2: 20_000, 4: 10_000, 8: 40_000, 127: 5_000, 128: 1, 1024: 200_000}
+MASKS_PARALLEL = {1: 50_000, 2: 20_000, 4: 5_000, 8: 10_000, 127: 2_000, 128: 1, 1024: 100_000}
+PEAK_AREAS = 200_000
+
+# The same storm with pages that belong to nobody else: 4 GiB and more.
+LARGE = 1_000_000
+
+Get = Callable[[str], float]
+
+
+def body(*lines: str) -> str:
+    return "\n".join([". /payload/guest.sh", "prepare", *lines])
+
+
+def sizes(demo: bool) -> list[int]:
+    return [1_000, 10_000, 100_000] if demo else [1_000, 10_000, 100_000, LARGE]
+
+
+def jobs(demo: bool) -> list[Job]:
+    parallel = [] if demo else [
+        f"{'flushing ' if m == 1 else ''}test_vmalloc {m} 2 {n}" for m, n in MASKS_PARALLEL.items()]
+    small = [n for n in sizes(demo) if n != LARGE]
+    todo = [
+        Job("hold", body(*[f"hold {n}" for n in small]), mem="2G"),
+        Job("nonpreemptible", body("nonpreemptible 1", *[f"nonpreemptible {n}" for n in small]), mem="2G"),
+        Job("cost", body("cost 100000"), mem="2G"),
+    ]
+    if not demo:
+        todo += [
+            Job("test_vmalloc", body(*[f"{'flushing ' if m == 1 else ''}test_vmalloc {m} 1 {n}"
+                                       for m, n in MASKS.items()]), mem="2G", limit=600),
+            Job("hold-large", body(f"hold {LARGE}"), mem="6G", limit=900),
+            Job("nonpreemptible-large", body(f"nonpreemptible {LARGE}"), mem="6G", limit=900),
+        ]
+    todo.append(Job("parallel", body(*prefixed("p", f"peak {PEAK_AREAS}", *parallel)), mode="parallel", cpus=2, mem="3G",
+                    boots=3 if demo else SPREAD_BOOTS))
+    return todo
+
+
+def prefixed(prefix: str, *commands: str) -> list[str]:
+    """Figures of the same name from another setting: with a prefix."""
+    return ["p() { \"$@\" | sed 's/^= /= %s/'; return \"${PIPESTATUS[0]}\"; }" % prefix,
+            *[f"p {c} || exit 1" for c in commands]]
+
+
+def specs(demo: bool) -> list[Spec]:
+    def same(key: str, scale: float = 1) -> Callable[[Get], float]:
+        return lambda get: get(key) * scale
+
+    def per(key: str, count: str, scale: float = 1) -> Callable[[Get], float]:
+        return lambda get: get(key) * scale / get(count)
+
+    result = [Spec(hold_name(n), "instructions", "cost", same(f"hold_{n}")) for n in sizes(demo)]
+    result += [Spec("  of it the probes: the same with nothing held", "instructions", "cost", same("probe_1000"))]
+    result += [Spec(f"longest non-preemptible section, {n:,} areas", "instructions", "cost",
+                    same(f"nonpreemptible_{n}")) for n in sizes(demo)]
+    result += [Spec("  the same with 1 area: the floor", "instructions", "cost", same("nonpreemptible_1"))]
+    # One-page areas have a guard page each.
+    result += [
+        Spec("lazy areas at their peak, both CPUs freeing", "areas", "parallel", same("plazy_pages_storm", 0.5)),
+        Spec("instructions a purged area, vfree() included", "instructions", "cost", same("cost_100000", 1e-5)),
+    ]
+    if demo:
+        return result
+    result += [Spec(f"lazy areas at their peak, {n:,} freed on one CPU", "areas", "cost", same(f"lazy_pages_{n}", 0.5))
+               for n in sizes(demo)]
+    result += [Spec(f"test_vmalloc mask {m}, one thread", "1000 instructions", "cost", same(f"test_{m}"))
+               for m in MASKS]
+    result += [Spec(f"test_vmalloc mask {m}, two threads", "loops a second", "parallel",
+                    lambda get, m=m, n=n: 2 * n * 1e6 / get(f"ptest_{m}"), better="higher")
+               for m, n in MASKS_PARALLEL.items()]
+    result += [
+        Spec("TLB flushes a million vfree()s, one CPU", "flushes", "cost", per("flushes_test_1", "calls_1", 1e6)),
+        Spec("TLB flushes a million vfree()s, two CPUs", "flushes", "parallel",
+             per("pflushes_test_1", "pcalls_1", 1e6)),
+        Spec("  of these full ones", "flushes", "parallel", per("pfull_test_1", "pcalls_1", 1e6)),
+        Spec("longest vfree() in that storm", "ns", "parallel", same("pmax_free")),
+    ]
+    return result
+
+
+def hold_name(n: int) -> str:
+    return f"longest hold of free_vmap_area_lock, {n:,} areas"
+
+
+def plot(figures: list[Figure]) -> Plot:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for n in sizes(False):
+        for f in figures:
+            if f.name == hold_name(n):
+                for column, value in f.values.items():
+                    if value:
+                        series.setdefault(column, []).append((n, value))
+    return Plot("Longest hold of free_vmap_area_lock", "areas freed", "instructions", series)
+
+
+SWEEP = (1, 16, 64, 100, 1000, 0)
+
+
+def sweep_jobs() -> list[Job]:
+    """Without back-pressure: all areas are there when the purge begins."""
+    def script(batch: int) -> str:
+        return body(f"echo {batch} >/sys/kernel/mm/vmalloc/purge_batch || die purge_batch",
+                    "echo 0 >/sys/kernel/mm/vmalloc/throttle_percent || die throttle_percent",
+                    *prefixed(f"b{batch}_", "hold 100000", "nonpreemptible 100000", "cost 100000",
+                              "test_vmalloc 1 1 100000"))
+    return [Job(f"sweep-{b}", script(b), mem="2G", columns=("patched",)) for b in SWEEP]
+
+
+def sweep_table(results: Values) -> str:
+    def cell(batch: int, key: str, scale: float = 1) -> str:
+        value = results.get(f"b{batch}_{key}")
+        return f"{value[0] * scale:,.0f}" if value else "-"
+
+    lines = [["unlimited" if b == 0 else str(b), cell(b, "hold_100000"), cell(b, "nonpreemptible_100000"),
+              cell(b, "cost_100000", 1e-5), cell(b, "test_1", 1e-2)] for b in SWEEP]
+    return ("100,000 one-page areas freed at once on one CPU, no back-pressure; instructions\n\n" +
+            table(lines, ["purge_batch", "longest lock hold", "longest non-preemptible", "a purged area",
+                          "a test_vmalloc mask 1 loop"]))
