@@ -42,17 +42,23 @@ storm_unload() {
 # A probe event is two lines in two files; so is its removal.
 trigger() { echo "$2" >"$T/events/$1/trigger" || { tail -n 5 $T/error_log; die "trigger $1: $2"; }; }
 
-# The lazy pages that a vfree() left behind, at most; the guard pages count.
+# Pages that were freed and cannot be allocated again yet, at most, as each
+# vfree() finds them; the guard pages count. Upstream has one counter until
+# all is returned, with two phases there is one for each.
 lazy_on() {
-	# shellcheck disable=SC2016 # $p is the trigger's
-	trigger vmalloc/free_vmap_area_noflush 'hist:keys=nr_lazy_max:p=nr_lazy:onmax($p).save(common_pid)'
+	local where=lazy=@vmap_lazy_nr:u64 sum=lazy
+	if grep -q ' vmap_backlog$' /proc/kallsyms; then
+		where='lazy=@vmap_backlog+0:u64 flushed=@vmap_backlog+16:u64' sum=lazy+flushed
+	fi
+	echo "p:backlog/free remove_vm_area $where" >>$T/kprobe_events || die "kprobe remove_vm_area"
+	trigger backlog/free "hist:keys=common_type:p=$sum:onmax(\$p).save(common_pid)"
 }
 
 lazy_off() {
-	local dir=$T/events/vmalloc/free_vmap_area_noflush
-	awk '$1 == "max:" && $2 + 0 > m + 0 { m = $2 } END { print "= lazy_pages_" name, m + 0 }' name="$1" $dir/hist
-	grep -A1 nr_lazy_max: $dir/hist
+	local dir=$T/events/backlog/free
+	awk -v name="$1" '$1 == "max:" && $2 + 0 > m + 0 { m = $2 } END { print "= lazy_pages_" name, m + 0 }' $dir/hist
 	echo "!$(grep '^hist' $dir/trigger | sed 's/ \[.*//')" >$dir/trigger
+	echo '-:backlog/free' >>$T/kprobe_events
 }
 
 # hold N ARGS... - The longest time between the entry of _raw_spin_lock() and
@@ -153,19 +159,14 @@ flushes_off() {
 
 # peak N ARGS... - As many freers as CPUs, at normal priority.
 peak() {
-	local n=$1 sampler
+	local n=$1
 	shift
 	storm_load nr="$n" threads="$(nproc)" "$@"
 	flushes_on
 	lazy_on
-	# Areas that were flushed and wait for their return have a gauge only.
-	while sleep 0.02; do grep nr_vmalloc_flushed_areas /proc/vmstat || break; done >/tmp/flushed &
-	sampler=$!
 	echo storm >$P/do || die "storm"
-	kill $sampler 2>/dev/null
 	echo "-- peak $n $*"
 	lazy_off storm
-	sort -n -k 2 /tmp/flushed | tail -n 1 | awk '{ print "= flushed_areas", $2 }'
 	flushes_off storm
 	echo "= max_free $(cat $P/max_free_ns)"
 	storm_unload

@@ -72,12 +72,12 @@ def specs(demo: bool) -> list[Spec]:
     result += [Spec("  the same with 1 area: the floor", "instructions", "cost", same("nonpreemptible_1"))]
     # One-page areas have a guard page each.
     result += [
-        Spec("lazy areas at their peak, both CPUs freeing", "areas", "parallel", same("plazy_pages_storm", 0.5)),
+        Spec("areas freed and not yet returned, peak, both CPUs freeing", "areas", "parallel", same("plazy_pages_storm", 0.5)),
         Spec("instructions a purged area, vfree() included", "instructions", "cost", same("cost_100000", 1e-5)),
     ]
     if demo:
         return result
-    result += [Spec(f"lazy areas at their peak, {n:,} freed on one CPU", "areas", "cost", same(f"lazy_pages_{n}", 0.5))
+    result += [Spec(f"areas freed and not yet returned, peak of {n:,} freed on one CPU", "areas", "cost", same(f"lazy_pages_{n}", 0.5))
                for n in sizes(demo)]
     result += [Spec(f"test_vmalloc mask {m}, one thread", "1000 instructions", "cost", same(f"test_{m}"))
                for m in MASKS]

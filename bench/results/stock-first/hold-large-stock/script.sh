@@ -1,0 +1,6 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+set -u
+. /payload/guest.sh
+prepare
+hold 1000000
