@@ -97,10 +97,12 @@ hold() {
 }
 
 # nonpreemptible N ARGS... - By the preemptirqsoff tracer, from the first
-# vfree() until all is given back. With N=1 it is the floor.
+# vfree() until all is given back. What is no purge's: with N=1, and with
+# plain=1 the page allocator, which frees up to 2,000 pages at a go.
 nonpreemptible() {
-	local n=$1
+	local n=$1 name=$1
 	shift
+	[[ $* != *plain=1* ]] || name+=_plain
 	storm_load nr="$n" fifo=1 "$@"
 	echo 0 >$T/options/function-trace
 	echo preemptirqsoff >$T/current_tracer || die "no preemptirqsoff tracer"
@@ -109,7 +111,7 @@ nonpreemptible() {
 	echo storm >$P/do || die "storm"
 	echo 0 >$T/tracing_on
 	echo "-- nonpreemptible $n $*"
-	echo "= nonpreemptible_$n $(cat $T/tracing_max_latency)000"
+	echo "= nonpreemptible_$name $(cat $T/tracing_max_latency)000"
 	grep -E 'latency:|task:|started at|ended at|=>' $T/trace
 	echo nop >$T/current_tracer
 	echo 1 >$T/tracing_on
@@ -157,18 +159,20 @@ flushes_off() {
 	echo >$T/kprobe_events
 }
 
-# peak N ARGS... - As many freers as CPUs, at normal priority.
+# peak N ARGS... - As many freers as CPUs; with fifo=1 they leave no time to
+# whoever else would purge.
 peak() {
-	local n=$1
+	local n=$1 name=storm
 	shift
+	[[ $* != *fifo=1* ]] || name=fifo
 	storm_load nr="$n" threads="$(nproc)" "$@"
 	flushes_on
 	lazy_on
 	echo storm >$P/do || die "storm"
 	echo "-- peak $n $*"
-	lazy_off storm
-	flushes_off storm
-	echo "= max_free $(cat $P/max_free_ns)"
+	lazy_off $name
+	flushes_off $name
+	echo "= max_free_$name $(cat $P/max_free_ns)"
 	storm_unload
 }
 

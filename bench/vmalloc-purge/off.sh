@@ -2,5 +2,8 @@
 # shellcheck shell=bash
 # In the guest: the knobs as upstream behaves, for the "off" column.
 for knob in purge_batch purge_slice_us throttle_percent lazy_max_areas lazy_max_kb; do
-	echo 0 >/sys/kernel/mm/vmalloc/$knob || exit 1
+	echo 0 2>/dev/null >/sys/kernel/mm/vmalloc/$knob || {
+		echo "failed: cannot write /sys/kernel/mm/vmalloc/$knob"
+		exit 1
+	}
 done

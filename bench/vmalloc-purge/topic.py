@@ -17,7 +17,7 @@ MASKS = {1: 100_000, 2: 20_000, 4: 10_000, 8: 40_000, 127: 5_000, 128: 1, 1024: 
 MASKS_PARALLEL = {1: 50_000, 2: 20_000, 4: 5_000, 8: 10_000, 127: 2_000, 128: 1, 1024: 100_000}
 PEAK_AREAS = 200_000
 
-# The same storm with pages that belong to nobody else: 4 GiB and more.
+# 4 GiB of pages and their page tables: boots of their own.
 LARGE = 1_000_000
 
 Get = Callable[[str], float]
@@ -37,7 +37,8 @@ def jobs(demo: bool) -> list[Job]:
     small = [n for n in sizes(demo) if n != LARGE]
     todo = [
         Job("hold", body(*[f"hold {n}" for n in small]), mem="2G"),
-        Job("nonpreemptible", body("nonpreemptible 1", *[f"nonpreemptible {n}" for n in small]), mem="2G"),
+        Job("nonpreemptible", body("nonpreemptible 1", "nonpreemptible 100000 plain=1",
+                                   *[f"nonpreemptible {n}" for n in small]), mem="2G"),
         Job("cost", body("cost 100000"), mem="2G"),
     ]
     if not demo:
@@ -47,7 +48,7 @@ def jobs(demo: bool) -> list[Job]:
             Job("hold-large", body(f"hold {LARGE}"), mem="6G", limit=900),
             Job("nonpreemptible-large", body(f"nonpreemptible {LARGE}"), mem="6G", limit=900),
         ]
-    todo.append(Job("parallel", body(*prefixed("p", f"peak {PEAK_AREAS}", *parallel)), mode="parallel", cpus=2, mem="3G",
+    todo.append(Job("parallel", body(*prefixed("p", f"peak {PEAK_AREAS}", f"peak {PEAK_AREAS} fifo=1", *parallel)), mode="parallel", cpus=2, mem="3G",
                     boots=3 if demo else SPREAD_BOOTS))
     return todo
 
@@ -66,13 +67,17 @@ def specs(demo: bool) -> list[Spec]:
         return lambda get: get(key) * scale / get(count)
 
     result = [Spec(hold_name(n), "instructions", "cost", same(f"hold_{n}")) for n in sizes(demo)]
-    result += [Spec("  of it the probes: the same with nothing held", "instructions", "cost", same("probe_1000"))]
+    result += [Spec("  of it the probes: a lock that guards nothing", "instructions", "cost", same("probe_1000"))]
     result += [Spec(f"longest non-preemptible section, {n:,} areas", "instructions", "cost",
                     same(f"nonpreemptible_{n}")) for n in sizes(demo)]
-    result += [Spec("  the same with 1 area: the floor", "instructions", "cost", same("nonpreemptible_1"))]
+    result += [Spec("  no purge's: 1 area", "instructions", "cost", same("nonpreemptible_1")),
+               Spec("  no purge's: 100,000 pages freed without vmalloc", "instructions", "cost",
+                    same("nonpreemptible_100000_plain"))]
     # One-page areas have a guard page each.
     result += [
-        Spec("areas freed and not yet returned, peak, both CPUs freeing", "areas", "parallel", same("plazy_pages_storm", 0.5)),
+        Spec("areas freed and not yet returned, peak, both CPUs freeing", "areas", "parallel",
+             same("plazy_pages_storm", 0.5)),
+        Spec("  the same, freeing at SCHED_FIFO", "areas", "parallel", same("plazy_pages_fifo", 0.5)),
         Spec("instructions a purged area, vfree() included", "instructions", "cost", same("cost_100000", 1e-5)),
     ]
     if demo:
@@ -89,7 +94,7 @@ def specs(demo: bool) -> list[Spec]:
         Spec("TLB flushes a million vfree()s, two CPUs", "flushes", "parallel",
              per("pflushes_test_1", "pcalls_1", 1e6)),
         Spec("  of these full ones", "flushes", "parallel", per("pfull_test_1", "pcalls_1", 1e6)),
-        Spec("longest vfree() in that storm", "ns", "parallel", same("pmax_free")),
+        Spec("longest vfree() in that storm", "ns", "parallel", same("pmax_free_storm")),
     ]
     return result
 

@@ -42,6 +42,10 @@ static bool shared;
 module_param(shared, bool, 0444);
 MODULE_PARM_DESC(shared, "vmap() one page again and again, in place of vmalloc()");
 
+static bool plain;
+module_param(plain, bool, 0444);
+MODULE_PARM_DESC(plain, "Pages of their own, no vmalloc: what freeing pages alone does");
+
 static bool holes;
 module_param(holes, bool, 0444);
 MODULE_PARM_DESC(holes, "Keep every second area: the freed ones have no neighbours to merge with");
@@ -80,7 +84,9 @@ static u64 t_start, t_freed, t_flushed;
 
 static void free_one(void *p)
 {
-	if (shared)
+	if (plain)
+		free_page((unsigned long)p);
+	else if (shared)
 		vunmap(p);
 	else
 		vfree(p);
@@ -215,8 +221,12 @@ static int alloc_all(void)
 		pages = 1;
 	}
 	for (i = 0; i < want; i++) {
-		area[i] = shared ? vmap(&shared_page, 1, VM_MAP, PAGE_KERNEL) :
-				   vmalloc((unsigned long)pages * PAGE_SIZE);
+		if (plain)
+			area[i] = (void *)__get_free_page(GFP_KERNEL);
+		else if (shared)
+			area[i] = vmap(&shared_page, 1, VM_MAP, PAGE_KERNEL);
+		else
+			area[i] = vmalloc((unsigned long)pages * PAGE_SIZE);
 		if (!area[i])
 			goto nomem;
 		cond_resched();
