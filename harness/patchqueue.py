@@ -163,7 +163,7 @@ def uncommitted() -> str:
     Debian's .gitignore hides every new file."""
     if git("status", "--porcelain", "--untracked-files=no", cwd=TREE):
         return "uncommitted changes"
-    hidden = [option for pattern in ("/o-*/", "/linux-*", ".*", "*.o", "*.orig", "*.rej", "*~", "__pycache__/")
+    hidden = [option for pattern in ("/o-*/", "/linux-*", ".*", "*.o", "local_config.*", "*.orig", "*.rej", "*~", "__pycache__/")
               for option in ("-x", pattern)]
     new = line("ls-files", "--others", *hidden, cwd=TREE).splitlines()
     return f"a file in no commit ({new[0]})" if new else ""
