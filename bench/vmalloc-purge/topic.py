@@ -48,7 +48,8 @@ def jobs(demo: bool) -> list[Job]:
             Job("hold-large", body(f"hold {LARGE}"), mem="6G", limit=900),
             Job("nonpreemptible-large", body(f"nonpreemptible {LARGE}"), mem="6G", limit=900),
         ]
-    todo.append(Job("parallel", body(*prefixed("p", f"peak {PEAK_AREAS}", f"peak {PEAK_AREAS} fifo=1", *parallel)), mode="parallel", cpus=2, mem="3G",
+    peaks = [f"peak {PEAK_AREAS}", f"peak {PEAK_AREAS} fifo=1"]
+    todo.append(Job("parallel", body(*prefixed("p", *peaks, *parallel)), mode="parallel", cpus=2, mem="3G",
                     boots=3 if demo else SPREAD_BOOTS))
     return todo
 
@@ -82,8 +83,8 @@ def specs(demo: bool) -> list[Spec]:
     ]
     if demo:
         return result
-    result += [Spec(f"areas freed and not yet returned, peak of {n:,} freed on one CPU", "areas", "cost", same(f"lazy_pages_{n}", 0.5))
-               for n in sizes(demo)]
+    result += [Spec(f"areas freed and not yet returned, peak of {n:,} freed on one CPU", "areas", "cost",
+                    same(f"lazy_pages_{n}", 0.5)) for n in sizes(demo)]
     result += [Spec(f"test_vmalloc mask {m}, one thread", "1000 instructions", "cost", same(f"test_{m}"))
                for m in MASKS]
     result += [Spec(f"test_vmalloc mask {m}, two threads", "loops a second", "parallel",
