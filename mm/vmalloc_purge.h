@@ -13,8 +13,7 @@
  * flushed cannot be allocated: both together are the backlog.
  *
  * Here is what decides when a purge is due, how much is returned at a time and
- * when those that free areas have to help; all of it pure, and tested by
- * mm/tests/vmalloc_purge_kunit.c.
+ * when callers of vfree() have to help; all of it pure, for KUnit to test.
  */
 #ifndef _MM_VMALLOC_PURGE_H
 #define _MM_VMALLOC_PURGE_H
@@ -32,9 +31,9 @@
  * @batch:		Areas returned under one hold of free_vmap_area_lock;
  *			0: no limit.
  * @slice_us:		Microseconds for which a worker returns areas before it
- *			lets others have its place; 0: no limit.
- * @throttle_percent:	Whoever frees an area helps to purge while the backlog
- *			is above this share of either maximum; 0: never.
+ *			makes way for the next; 0: no limit.
+ * @throttle_percent:	A caller of vfree() helps to purge while the backlog is
+ *			above this share of either maximum; 0: never.
  */
 struct vmap_purge_limits {
 	unsigned long lazy_max_pages;
@@ -90,25 +89,40 @@ vmap_lazy_max_pages(const struct vmap_purge_limits *limits, unsigned int nr_cpus
  * @max_pages: from vmap_lazy_max_pages()
  * @pages: number of lazy pages
  * @areas: number of lazy areas
+ * @flushed_pages: number of flushed pages that have not been returned yet
  *
  * Either limit is enough: one bounds address space, the other the time that it
- * takes to return what has been freed.
+ * takes to return what has been freed. While most of what the last purge has
+ * flushed waits to be returned, another flush would gain nothing, and cover
+ * less than if it came later.
+ *
+ * Return: true if a purge is due.
  */
 static inline bool
 vmap_purge_due(const struct vmap_purge_limits *limits, unsigned long max_pages,
-	       unsigned long pages, unsigned long areas)
+	       unsigned long pages, unsigned long areas,
+	       unsigned long flushed_pages)
 {
 	unsigned long max_areas = READ_ONCE(limits->lazy_max_areas);
+
+	if (flushed_pages > max_pages / 2)
+		return false;
 
 	return pages > max_pages || (max_areas && areas > max_areas);
 }
 
 /**
- * vmap_purge_overrun() - Whether those that free outrun the purge.
+ * vmap_purge_overrun() - Whether callers of vfree() outrun the purge.
  * @limits: the limits
  * @max_pages: from vmap_lazy_max_pages()
  * @pages: number of pages in the backlog
  * @areas: number of areas in the backlog
+ *
+ * As the share is 100 percent at least, a backlog of which nothing is flushed
+ * is due for a purge if it is an overrun: there is always something to help
+ * with.
+ *
+ * Return: true if the backlog is above the hard limit.
  */
 static inline bool
 vmap_purge_overrun(const struct vmap_purge_limits *limits,
@@ -121,16 +135,16 @@ vmap_purge_overrun(const struct vmap_purge_limits *limits,
 	if (!percent)
 		return false;
 
-	return pages >= mul_u64_u32_div(max_pages, percent, 100) ||
-	       (max_areas && areas >= mul_u64_u32_div(max_areas, percent, 100));
+	return pages > mul_u64_u32_div(max_pages, percent, 100) ||
+	       (max_areas && areas > mul_u64_u32_div(max_areas, percent, 100));
 }
 
 /**
  * vmap_slice_end() - When a slice that begins now is over.
  * @limits: the limits
- * @now: local_clock(), in nanoseconds
+ * @now: ktime_get_mono_fast_ns(), in nanoseconds
  *
- * Return: a time in nanoseconds, that of local_clock().
+ * Return: a time in nanoseconds, that of ktime_get_mono_fast_ns().
  */
 static inline u64
 vmap_slice_end(const struct vmap_purge_limits *limits, u64 now)
@@ -144,6 +158,8 @@ vmap_slice_end(const struct vmap_purge_limits *limits, u64 now)
  * vmap_batch_full() - Whether a lock has been held for enough areas.
  * @batch: areas that one hold is good for; 0: no limit
  * @nr: areas done under this hold so far
+ *
+ * Return: true if it is time to release the lock.
  */
 static inline bool vmap_batch_full(unsigned int batch, unsigned int nr)
 {

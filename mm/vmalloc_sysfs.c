@@ -28,14 +28,14 @@ static int parse_limit(const char *buf, unsigned long min, unsigned long max,
 }
 
 #define KB_SHIFT	(PAGE_SHIFT - 10)
-/* What is lazy cannot be allocated: leave most of the space to those who ask. */
+/* What is lazy cannot be allocated. */
 #define LAZY_MAX_KB	((VMALLOC_TOTAL >> 10) / 4)
 
 static ssize_t lazy_max_kb_show(struct kobject *kobj,
 				struct kobj_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%lu\n",
-			  vmap_purge_limits.lazy_max_pages << KB_SHIFT);
+			  READ_ONCE(vmap_purge_limits.lazy_max_pages) << KB_SHIFT);
 }
 
 static ssize_t lazy_max_kb_store(struct kobject *kobj,
@@ -52,14 +52,16 @@ static ssize_t lazy_max_kb_store(struct kobject *kobj,
 	WRITE_ONCE(vmap_purge_limits.lazy_max_pages, val >> KB_SHIFT);
 	return count;
 }
+
 static struct kobj_attribute lazy_max_kb_attr = __ATTR_RW(lazy_max_kb);
 
 #define VMAP_LIMIT_ATTR(_name, _field, _min, _max)			\
 static ssize_t _name##_show(struct kobject *kobj,			\
 			    struct kobj_attribute *attr, char *buf)	\
 {									\
-	return sysfs_emit(buf, "%lu\n",					\
-			  (unsigned long)vmap_purge_limits._field);	\
+	unsigned long val = READ_ONCE(vmap_purge_limits._field);	\
+									\
+	return sysfs_emit(buf, "%lu\n", val);				\
 }									\
 									\
 static ssize_t _name##_store(struct kobject *kobj,			\
@@ -81,7 +83,7 @@ static struct kobj_attribute _name##_attr = __ATTR_RW(_name)
 VMAP_LIMIT_ATTR(lazy_max_areas, lazy_max_areas, 1, INT_MAX);
 VMAP_LIMIT_ATTR(purge_batch, batch, 1, 1000000);
 VMAP_LIMIT_ATTR(purge_slice_us, slice_us, 50, USEC_PER_SEC);
-/* Below 100, those that free would help before a purge is due. */
+/* Below 100, callers of vfree() would have to help before a purge is due. */
 VMAP_LIMIT_ATTR(throttle_percent, throttle_percent, 100, 10000);
 
 static struct attribute *vmalloc_attrs[] = {

@@ -34,21 +34,21 @@ static void test_due_pages(struct kunit *test)
 {
 	struct vmap_purge_limits limits = {};
 
-	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 0, 0));
-	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 100, 50));
-	KUNIT_EXPECT_TRUE(test, vmap_purge_due(&limits, 100, 101, 50));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 0, 0, 0));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 100, 50, 0));
+	KUNIT_EXPECT_TRUE(test, vmap_purge_due(&limits, 100, 101, 50, 0));
 	/* No limit of areas: any number of them is fine. */
-	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 100, ULONG_MAX));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 100, ULONG_MAX, 0));
 }
 
 static void test_due_areas(struct kunit *test)
 {
 	struct vmap_purge_limits limits = { .lazy_max_areas = 10 };
 
-	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 20, 10));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 20, 10, 0));
 	/* Either limit is enough. */
-	KUNIT_EXPECT_TRUE(test, vmap_purge_due(&limits, 100, 22, 11));
-	KUNIT_EXPECT_TRUE(test, vmap_purge_due(&limits, 100, 101, 1));
+	KUNIT_EXPECT_TRUE(test, vmap_purge_due(&limits, 100, 22, 11, 0));
+	KUNIT_EXPECT_TRUE(test, vmap_purge_due(&limits, 100, 101, 1, 0));
 }
 
 static void test_overrun_off(struct kunit *test)
@@ -63,17 +63,41 @@ static void test_overrun(struct kunit *test)
 {
 	struct vmap_purge_limits limits = { .throttle_percent = 250 };
 
-	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, 100, 249, 120));
-	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, 100, 250, 120));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, 100, 250, 120));
+	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, 100, 251, 120));
 	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, 100, 0, ULONG_MAX));
 
 	limits.lazy_max_areas = 10;
-	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, 100, 48, 24));
-	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, 100, 50, 25));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, 100, 50, 25));
+	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, 100, 52, 26));
+}
 
-	/* At 100 % it begins no later than a purge does. */
-	limits.throttle_percent = 100;
-	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, 100, 100, 1));
+/* Whoever has to help finds something to do: a flush, or areas to return. */
+static void test_overrun_is_due(struct kunit *test)
+{
+	struct vmap_purge_limits limits = { .throttle_percent = 100 };
+	unsigned long pages, areas;
+
+	for (limits.lazy_max_areas = 0; limits.lazy_max_areas < 8;
+	     limits.lazy_max_areas++) {
+		for (pages = 0; pages < 24; pages++) {
+			for (areas = 0; areas <= pages; areas++) {
+				if (!vmap_purge_overrun(&limits, 8, pages, areas))
+					continue;
+				KUNIT_EXPECT_TRUE(test,
+					vmap_purge_due(&limits, 8, pages, areas, 0));
+			}
+		}
+	}
+}
+
+/* No flush for what is lazy while most of the last lot is to be returned. */
+static void test_due_waits_for_return(struct kunit *test)
+{
+	struct vmap_purge_limits limits = { .lazy_max_areas = 10 };
+
+	KUNIT_EXPECT_TRUE(test, vmap_purge_due(&limits, 100, 1000, 500, 50));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 100, 1000, 500, 51));
 }
 
 /* The largest values that the knobs take do not overflow. */
@@ -87,11 +111,11 @@ static void test_overrun_large(struct kunit *test)
 
 	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, max, max, INT_MAX));
 #ifdef CONFIG_64BIT
-	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, max, max * 100 - 1,
-						    INT_MAX * 100UL - 1));
-	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, max, max * 100, 0));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_overrun(&limits, max, max * 100,
+						    INT_MAX * 100UL));
+	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, max, max * 100 + 1, 0));
 	KUNIT_EXPECT_TRUE(test, vmap_purge_overrun(&limits, max, 0,
-						   INT_MAX * 100UL));
+						   INT_MAX * 100UL + 1));
 #endif
 }
 
@@ -121,9 +145,9 @@ static void test_defaults(struct kunit *test)
 {
 	static const struct vmap_purge_limits limits = VMAP_PURGE_LIMITS_DEFAULT;
 
-	/* As many TLB flushes as ever, no lock held without a bound. */
+	/* The same threshold as ever, no lock held without a bound. */
 	KUNIT_EXPECT_EQ(test, vmap_lazy_max_pages(&limits, 4), AUTO_PAGES(3));
-	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 2, 2, ULONG_MAX));
+	KUNIT_EXPECT_FALSE(test, vmap_purge_due(&limits, 2, 2, ULONG_MAX, 0));
 	KUNIT_EXPECT_GT(test, limits.batch, 0);
 	KUNIT_EXPECT_GT(test, limits.slice_us, 0);
 	KUNIT_EXPECT_GE(test, limits.throttle_percent, 100);
@@ -135,7 +159,9 @@ static struct kunit_case vmalloc_purge_test_cases[] = {
 	KUNIT_CASE(test_due_pages),
 	KUNIT_CASE(test_due_areas),
 	KUNIT_CASE(test_overrun_off),
+	KUNIT_CASE(test_due_waits_for_return),
 	KUNIT_CASE(test_overrun),
+	KUNIT_CASE(test_overrun_is_due),
 	KUNIT_CASE(test_overrun_large),
 	KUNIT_CASE(test_slice),
 	KUNIT_CASE(test_batch),

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,7 +114,7 @@ static long vmstat(const char *name)
 static int run_test_vmalloc(int mask, const char *params)
 {
 	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
-	char command[256], record[1024], *text;
+	char command[256], record[8192], *text;
 	int passed, failed, xfailed, result = -1;
 	ssize_t len;
 
@@ -174,13 +175,13 @@ FIXTURE_TEARDOWN(vmalloc_purge)
 		EXPECT_EQ(knob_set(k, self->saved[k]), 0);
 }
 
-#define STORM(mask, params) do {					\
-	int __failed = run_test_vmalloc(mask, params);			\
-									\
-	if (__failed < 0)						\
-		SKIP(return, "test_vmalloc did not run: CONFIG_TEST_VMALLOC=m"); \
-	ASSERT_EQ(__failed, 0);						\
-} while (0)
+#define NEED_TEST_VMALLOC()						\
+	do {								\
+		if (system("modinfo test_vmalloc >/dev/null 2>&1"))	\
+			SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m"); \
+	} while (0)
+
+#define STORM(mask, params) ASSERT_EQ(run_test_vmalloc(mask, params), 0)
 
 TEST_F(vmalloc_purge, knobs_take_their_range)
 {
@@ -233,7 +234,7 @@ TEST_F(vmalloc_purge, knobs_refuse_the_rest)
 
 		if (k == LAZY_MAX_KB) {
 			min = sysconf(_SC_PAGESIZE) / 1024;
-			/* A quarter of what is called an unsigned long's worth. */
+			/* No vmalloc space is as large as all addresses. */
 			max = ~0UL >> 12;
 		}
 		if (min > 1) {
@@ -246,7 +247,7 @@ TEST_F(vmalloc_purge, knobs_refuse_the_rest)
 }
 
 /* The areas of a storm are purged, each is returned, and nothing lags on. */
-TEST_F(vmalloc_purge, all_areas_return)
+TEST_F_TIMEOUT(vmalloc_purge, all_areas_return, 300)
 {
 	long purged = vmstat("vmalloc_purged_areas");
 	long purges = vmstat("vmalloc_purge");
@@ -254,20 +255,23 @@ TEST_F(vmalloc_purge, all_areas_return)
 	if (purged < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
+	NEED_TEST_VMALLOC();
 	ASSERT_EQ(knob_set(LAZY_MAX_KB, 1024), 0);
 	STORM(VFREE_STORM, "nr_storm_areas=4000 test_repeat_count=2");
 
-	/* At most 256 pages of the 8000 areas may be left to purge. */
-	EXPECT_GT(vmstat("vmalloc_purge"), purges);
+	/*
+	 * At most 256 pages may be left to purge, in 128 areas; no test that
+	 * comes later frees any, so wait for as long as it takes.
+	 */
+	while (vmstat("vmalloc_purged_areas") - purged < 8000 - 128)
+		usleep(1000);
 	while (vmstat("nr_vmalloc_flushed_areas") > 0)
 		usleep(1000);
-	EXPECT_GT(vmstat("vmalloc_purged_areas") - purged, 8000 - 256);
-	EXPECT_GE(vmstat("nr_vmalloc_lazy_pages"),
-		  vmstat("nr_vmalloc_lazy_areas"));
+	EXPECT_GT(vmstat("vmalloc_purge"), purges);
 }
 
 /* Many small areas are a reason to purge when their pages are not. */
-TEST_F(vmalloc_purge, areas_are_bounded)
+TEST_F_TIMEOUT(vmalloc_purge, areas_are_bounded, 300)
 {
 	long before, unlimited;
 
@@ -275,7 +279,9 @@ TEST_F(vmalloc_purge, areas_are_bounded)
 	if (before < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
-	ASSERT_EQ(knob_set(LAZY_MAX_KB, 4 << 20), 0);
+	NEED_TEST_VMALLOC();
+	/* More than the storm, less than a quarter of any vmalloc space. */
+	ASSERT_EQ(knob_set(LAZY_MAX_KB, 1 << 18), 0);
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 0), 0);
 	STORM(VFREE_STORM, "nr_storm_areas=4000");
 	/* To load a module purges a few times as well. */
@@ -288,17 +294,18 @@ TEST_F(vmalloc_purge, areas_are_bounded)
 	EXPECT_GT(vmstat("vmalloc_purge") - before, unlimited + 4);
 }
 
-TEST_F(vmalloc_purge, frees_are_throttled)
+TEST_F_TIMEOUT(vmalloc_purge, frees_are_throttled, 300)
 {
 	long before = vmstat("vmalloc_throttled");
 
 	if (before < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
+	NEED_TEST_VMALLOC();
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 10), 0);
 	ASSERT_EQ(knob_set(PURGE_SLICE_US, 50), 0);
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 0), 0);
-	/* A hint that is left from before may throttle one free. */
+	/* Whoever is throttled already has seen the old limit. */
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
 	before = vmstat("vmalloc_throttled");
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
@@ -309,13 +316,14 @@ TEST_F(vmalloc_purge, frees_are_throttled)
 	EXPECT_GT(vmstat("vmalloc_throttled"), before);
 }
 
-TEST_F(vmalloc_purge, lock_is_released_every_batch)
+TEST_F_TIMEOUT(vmalloc_purge, lock_is_released_every_batch, 300)
 {
 	long before = vmstat("vmalloc_purge_resched");
 
 	if (before < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
+	NEED_TEST_VMALLOC();
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 100), 0);
 	ASSERT_EQ(knob_set(PURGE_BATCH, 0), 0);
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
@@ -326,18 +334,17 @@ TEST_F(vmalloc_purge, lock_is_released_every_batch)
 
 	ASSERT_EQ(knob_set(PURGE_BATCH, 1), 0);
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
-	/* Pools that decay are merged in batches of one as well. */
-	ASSERT_EQ(write_text("/proc/sys/vm/drop_caches", "2"), 0);
 	EXPECT_GT(vmstat("vmalloc_purge_resched"), before);
 }
 
 /* What goes on beside a storm, until told to stop. */
-static volatile bool stop;
+static atomic_bool stop;
 
 static void *shrink(void *arg)
 {
+	/* 4: without a message each, which would push out all others. */
 	while (!stop)
-		write_text("/proc/sys/vm/drop_caches", "2");
+		write_text("/proc/sys/vm/drop_caches", "6");
 	return NULL;
 }
 
@@ -447,11 +454,13 @@ FIXTURE_TEARDOWN(vmalloc_purge_race)
 
 TEST_F_TIMEOUT(vmalloc_purge_race, storm, 300)
 {
+	NEED_TEST_VMALLOC();
 	STORM(VFREE_STORM, "nr_storm_areas=1000 test_repeat_count=5 nr_threads=2");
 }
 
 TEST_F_TIMEOUT(vmalloc_purge_race, mixed, 300)
 {
+	NEED_TEST_VMALLOC();
 	STORM(FIX_SIZE | VM_MAP_RAM | GLOBAL_SPACE,
 	      "test_loop_count=500 test_repeat_count=3 nr_threads=4");
 }
