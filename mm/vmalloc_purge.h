@@ -44,7 +44,7 @@ struct vmap_purge_limits {
 };
 
 #define VMAP_PURGE_LIMITS_DEFAULT {	\
-	.batch = 32,			\
+	.batch = 16,			\
 	.slice_us = 1000,		\
 	.throttle_percent = 400,	\
 }

@@ -48,7 +48,7 @@ trigger() { echo "$2" >"$T/events/$1/trigger" || { tail -n 5 $T/error_log; die "
 lazy_on() {
 	local where=lazy=@vmap_lazy_nr:u64 sum=lazy
 	if grep -q ' vmap_backlog$' /proc/kallsyms; then
-		where='lazy=@vmap_backlog+0:u64 flushed=@vmap_backlog+16:u64' sum=lazy+flushed
+		where='lazy=@vmap_backlog+0:u64 flushed=@vmap_backlog+64:u64' sum=lazy+flushed
 	fi
 	echo "p:backlog/free remove_vm_area $where" >>$T/kprobe_events || die "kprobe remove_vm_area"
 	trigger backlog/free "hist:keys=common_type:p=$sum:onmax(\$p).save(common_pid)"
