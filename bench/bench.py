@@ -16,7 +16,7 @@ def main() -> int:
                         help="leave out the other columns")
     parser.add_argument("--demo", action="store_true", help="the short form that make run shows")
     parser.add_argument("--sweep", action="store_true", help="the topic's sweep over a knob, alone")
-    parser.add_argument("--jobs", metavar="NAME,...", help="of the topic's guest scripts, only these")
+    parser.add_argument("--jobs", metavar="NAME,...", help="of the topic's guest scripts, only these; other rows stay")
     args = parser.parse_args()
     columns = tuple(args.only.split(","))
     if not set(columns) <= set(common.COLUMNS):
@@ -30,7 +30,7 @@ def main() -> int:
             sweep(topic, module)
             continue
         bench = common.Bench(topic, module, columns)
-        bench.prepare()
+        bench.prepare(again=bool(args.jobs))
         jobs = module.jobs(args.demo)
         if args.jobs:
             jobs = [j for j in jobs if j.name in args.jobs.split(",")]

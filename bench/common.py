@@ -133,12 +133,21 @@ class Bench:
         self.raw = self.build / raw
         self.results: dict[str, Values] = {c: {} for c in columns}
         self.notes: list[str] = []
+        self.again = False
+        self.renewed: set[tuple[str, str]] = set()
         self.payload: dict[str, list[Path]] = {}
 
-    def prepare(self) -> None:
-        """Modules for each kernel, programs for both."""
-        shutil.rmtree(self.raw, ignore_errors=True)
-        self.raw.mkdir(parents=True)
+    def prepare(self, again: bool = False) -> None:
+        """Modules for each kernel, programs for both. AGAIN: what other jobs
+        than those to be run have measured is kept."""
+        values = self.raw / "values.json"
+        if again and values.exists():
+            kept = json.loads(values.read_text())
+            self.results = {c: kept.get(c, {}) for c in self.columns}
+            self.again = True
+        else:
+            shutil.rmtree(self.raw, ignore_errors=True)
+        self.raw.mkdir(parents=True, exist_ok=True)
         common = [self.source / f for f in getattr(self.module, "FILES", [])]
         common += [f for f in [self.source / "off.sh"] if f.exists()]
         for name in getattr(self.module, "PROGRAMS", []):
@@ -167,6 +176,7 @@ class Bench:
     def boot(self, job: Job, column: str, number: int) -> None:
         kernel = "stock" if column == "stock" else "patched"
         out = self.raw / f"{job.name}-{column}{f'-{number}' if job.boots > 1 else ''}"
+        shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         script = out / "script.sh"
         lines = ["#!/bin/bash", "# SPDX-License-Identifier: GPL-2.0", "set -u"]
@@ -185,6 +195,9 @@ class Bench:
         for line in printed.splitlines():
             word = line.split()
             if len(word) == 3 and word[0] == "=":
+                if self.again and (column, word[1]) not in self.renewed:
+                    self.results[column].pop(word[1], None)
+                    self.renewed.add((column, word[1]))
                 self.results[column].setdefault(word[1], []).append(float(word[2]))
         where = f"{self.topic} {job.name} {column}" + (f" {number + 1}/{job.boots}" if job.boots > 1 else "")
         failed = ""

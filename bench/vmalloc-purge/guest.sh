@@ -62,37 +62,55 @@ lazy_off() {
 }
 
 # hold N ARGS... - The longest time between the entry of _raw_spin_lock() and
-# of _raw_spin_unlock() with free_vmap_area_lock, beside the same for holds
-# of nothing (what the probes cost); and how often which length occurred.
+# of _raw_spin_unlock() with free_vmap_area_lock, without interrupts and with
+# them, beside the same for holds of nothing: what the probes cost.
 hold() {
-	local n=$1 lock calib where
+	local n=$1 lock calib
 	shift
 	storm_load nr="$n" fifo=1 "$@"
 	lock=0x$(awk '$3 == "free_vmap_area_lock" { print $1; exit }' /proc/kallsyms)
 	calib=$(printf '0x%x' "$(cat $P/calib_addr)")
-	where="if lock==$lock||lock==$calib"
+	echo 32768 >$T/buffer_size_kb
+	echo x86-tsc >$T/trace_clock || die "trace_clock"
 	printf '%s\n' 'p:off/lock _raw_spin_lock lock=%di:x64' \
 		'p:off/unlock _raw_spin_unlock lock=%di:x64' >$T/kprobe_events || die "kprobes"
-	echo 'held u64 lock; u64 ns' >$T/synthetic_events || die "synthetic event"
-	trigger off/lock "hist:keys=lock:t=common_timestamp:clock=local $where"
-	trigger off/unlock "hist:keys=lock:ns=common_timestamp-\$t:clock=local:onmax(\$ns).save(common_pid):onmatch(off.lock).held(lock,\$ns) $where"
-	trigger synthetic/held 'hist:keys=lock,ns.log2'
+	for event in off/lock off/unlock; do
+		echo "lock==$lock||lock==$calib" >$T/events/$event/filter || die "filter $event"
+	done
+	for event in off irq_vectors/local_timer_entry irq_vectors/local_timer_exit irq/softirq_exit; do
+		echo 1 >$T/events/$event/enable || die "enable $event"
+	done
 	echo calib >$P/do
 	lazy_on
 	echo storm >$P/do || die "storm"
+	echo 0 >$T/tracing_on
 	echo "-- hold $n $*"
+	# The timer's interrupt, and softirqs after it, are nobody's hold.
+	awk -v n="$n" -v lock="lock=$lock" '
+	{ for (i = 3; i < 9; i++) if ($i ~ /^[0-9]+:$/) break; now = $i + 0; event = $(i + 1) }
+	event == "lock:" { start = now; irq = 0; since = 0 }
+	!start { next }
+	event == "local_timer_entry:" { since = now }
+	(event == "local_timer_exit:" || event == "softirq_exit:") && since { irq += now - since; since = now }
+	event == "unlock:" {
+		which = $NF == lock ? "hold" : "probe"
+		count[which]++
+		if (now - start - irq > net[which]) net[which] = now - start - irq
+		if (now - start > gross[which]) gross[which] = now - start
+		start = 0
+	}
+	END {
+		for (which in net) { print "= " which "_" n, net[which]; print "= " which "s_" n, count[which] }
+		print "= holdirq_" n, gross["hold"]
+	}' $T/trace
+	grep -h overrun $T/per_cpu/cpu0/stats
+	# Not before: to remove a probe empties the buffer.
 	lazy_off "$n"
-	# 64 bit do not fit awk's numbers: compared as text.
-	awk -v n="$n" -v lock="lock$(printf '%u' "$lock")" '
-	/lock:/ { which = ("lock" $3 == lock ? "hold" : "probe"); hits = $NF }
-	/max:/ { print "= " which "_" n, $2; print "= " which "s_" n, hits }
-	' $T/events/off/unlock/hist
-	grep 'ns: ~' $T/events/synthetic/held/hist
-	echo '!hist:keys=lock,ns.log2' >$T/events/synthetic/held/trigger
-	echo "!$(grep '^hist' $T/events/off/unlock/trigger | sed 's/ \[.*//')" >$T/events/off/unlock/trigger
-	echo "!$(grep '^hist' $T/events/off/lock/trigger | sed 's/ \[.*//')" >$T/events/off/lock/trigger
-	echo >$T/synthetic_events
+	echo 0 >$T/events/enable
 	echo >$T/kprobe_events
+	echo >$T/trace
+	echo local >$T/trace_clock
+	echo 1 >$T/tracing_on
 	storm_unload
 }
 

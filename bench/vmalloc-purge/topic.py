@@ -68,6 +68,8 @@ def specs(demo: bool) -> list[Spec]:
         return lambda get: get(key) * scale / get(count)
 
     result = [Spec(hold_name(n), "instructions", "cost", same(f"hold_{n}")) for n in sizes(demo)]
+    result += [Spec(f"  with interrupts in it, {n:,} areas", "instructions", "cost", same(f"holdirq_{n}"))
+               for n in sizes(demo)]
     result += [Spec("  of it the probes: a lock that guards nothing", "instructions", "cost", same("probe_1000"))]
     result += [Spec(f"longest non-preemptible section, {n:,} areas", "instructions", "cost",
                     same(f"nonpreemptible_{n}")) for n in sizes(demo)]
