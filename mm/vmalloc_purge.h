@@ -38,9 +38,9 @@
 struct vmap_purge_limits {
 	unsigned long lazy_max_pages;
 	unsigned long lazy_max_areas;
-	unsigned int batch;
-	unsigned int slice_us;
-	unsigned int throttle_percent;
+	unsigned long batch;
+	unsigned long slice_us;
+	unsigned long throttle_percent;
 };
 
 #define VMAP_PURGE_LIMITS_DEFAULT {	\
@@ -149,7 +149,7 @@ vmap_purge_overrun(const struct vmap_purge_limits *limits,
 static inline u64
 vmap_slice_end(const struct vmap_purge_limits *limits, u64 now)
 {
-	unsigned int slice_us = READ_ONCE(limits->slice_us);
+	unsigned long slice_us = READ_ONCE(limits->slice_us);
 
 	return slice_us ? now + (u64)slice_us * NSEC_PER_USEC : U64_MAX;
 }

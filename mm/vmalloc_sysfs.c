@@ -15,83 +15,67 @@
 struct vmap_purge_limits vmap_purge_limits __read_mostly =
 	VMAP_PURGE_LIMITS_DEFAULT;
 
-/* 0 has a meaning of its own in every file, so it is never out of range. */
-static int parse_limit(const char *buf, unsigned long min, unsigned long max,
-		       unsigned long *val)
-{
-	if (kstrtoul(buf, 10, val))
-		return -EINVAL;
-	if (*val && (*val < min || *val > max))
-		return -EINVAL;
+/**
+ * struct vmap_limit_attr - A file with one limit.
+ * @attr:	the file
+ * @limit:	where the limit is kept
+ * @min:	the least number that it takes, beside 0
+ * @max:	the largest
+ * @shift:	what is kept is the number shifted right by this
+ */
+struct vmap_limit_attr {
+	struct kobj_attribute attr;
+	unsigned long *limit;
+	unsigned long min;
+	unsigned long max;
+	unsigned int shift;
+};
 
-	return 0;
+static ssize_t limit_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	struct vmap_limit_attr *la = container_of(attr, typeof(*la), attr);
+
+	return sysfs_emit(buf, "%lu\n", READ_ONCE(*la->limit) << la->shift);
 }
 
-#define KB_SHIFT	(PAGE_SHIFT - 10)
-/* What is lazy cannot be allocated. */
-#define LAZY_MAX_KB	((VMALLOC_TOTAL >> 10) / 4)
-
-static ssize_t lazy_max_kb_show(struct kobject *kobj,
-				struct kobj_attribute *attr, char *buf)
+static ssize_t limit_store(struct kobject *kobj, struct kobj_attribute *attr,
+			   const char *buf, size_t count)
 {
-	return sysfs_emit(buf, "%lu\n",
-			  READ_ONCE(vmap_purge_limits.lazy_max_pages) << KB_SHIFT);
-}
-
-static ssize_t lazy_max_kb_store(struct kobject *kobj,
-				 struct kobj_attribute *attr,
-				 const char *buf, size_t count)
-{
+	struct vmap_limit_attr *la = container_of(attr, typeof(*la), attr);
 	unsigned long val;
-	int err;
 
-	err = parse_limit(buf, 1UL << KB_SHIFT, LAZY_MAX_KB, &val);
-	if (err)
-		return err;
+	if (kstrtoul(buf, 10, &val))
+		return -EINVAL;
+	/* 0 has a meaning of its own in every file. */
+	if (val && (val < la->min || val > la->max))
+		return -EINVAL;
 
-	WRITE_ONCE(vmap_purge_limits.lazy_max_pages, val >> KB_SHIFT);
+	WRITE_ONCE(*la->limit, val >> la->shift);
 	return count;
 }
 
-static struct kobj_attribute lazy_max_kb_attr = __ATTR_RW(lazy_max_kb);
+#define VMAP_LIMIT_ATTR(_name, _limit, _min, _max, _shift)		\
+	static struct vmap_limit_attr _name##_attr = {			\
+		.attr = __ATTR(_name, 0644, limit_show, limit_store),	\
+		.limit = &vmap_purge_limits._limit,			\
+		.min = (_min), .max = (_max), .shift = (_shift),	\
+	}
 
-#define VMAP_LIMIT_ATTR(_name, _field, _min, _max)			\
-static ssize_t _name##_show(struct kobject *kobj,			\
-			    struct kobj_attribute *attr, char *buf)	\
-{									\
-	unsigned long val = READ_ONCE(vmap_purge_limits._field);	\
-									\
-	return sysfs_emit(buf, "%lu\n", val);				\
-}									\
-									\
-static ssize_t _name##_store(struct kobject *kobj,			\
-			     struct kobj_attribute *attr,		\
-			     const char *buf, size_t count)		\
-{									\
-	unsigned long val;						\
-	int err;							\
-									\
-	err = parse_limit(buf, _min, _max, &val);			\
-	if (err)							\
-		return err;						\
-									\
-	WRITE_ONCE(vmap_purge_limits._field, val);			\
-	return count;							\
-}									\
-static struct kobj_attribute _name##_attr = __ATTR_RW(_name)
-
-VMAP_LIMIT_ATTR(lazy_max_areas, lazy_max_areas, 1, INT_MAX);
-VMAP_LIMIT_ATTR(purge_batch, batch, 1, 1000000);
-VMAP_LIMIT_ATTR(purge_slice_us, slice_us, 50, USEC_PER_SEC);
+VMAP_LIMIT_ATTR(lazy_max_kb, lazy_max_pages, PAGE_SIZE >> 10, 0,
+		PAGE_SHIFT - 10);
+VMAP_LIMIT_ATTR(lazy_max_areas, lazy_max_areas, 1, INT_MAX, 0);
+VMAP_LIMIT_ATTR(purge_batch, batch, 1, 1000000, 0);
+VMAP_LIMIT_ATTR(purge_slice_us, slice_us, 50, USEC_PER_SEC, 0);
 /* Below 100, callers of vfree() would have to help before a purge is due. */
-VMAP_LIMIT_ATTR(throttle_percent, throttle_percent, 100, 10000);
+VMAP_LIMIT_ATTR(throttle_percent, throttle_percent, 100, 10000, 0);
 
 static struct attribute *vmalloc_attrs[] = {
-	&lazy_max_kb_attr.attr,
-	&lazy_max_areas_attr.attr,
-	&purge_batch_attr.attr,
-	&purge_slice_us_attr.attr,
-	&throttle_percent_attr.attr,
+	&lazy_max_kb_attr.attr.attr,
+	&lazy_max_areas_attr.attr.attr,
+	&purge_batch_attr.attr.attr,
+	&purge_slice_us_attr.attr.attr,
+	&throttle_percent_attr.attr.attr,
 	NULL,
 };
 
@@ -102,6 +86,9 @@ static const struct attribute_group vmalloc_attr_group = {
 
 static int __init vmalloc_sysfs_init(void)
 {
+	/* What is lazy cannot be allocated: not all of the address space. */
+	lazy_max_kb_attr.max = (VMALLOC_TOTAL >> 10) / 4;
+
 	return sysfs_create_group(mm_kobj, &vmalloc_attr_group);
 }
 subsys_initcall(vmalloc_sysfs_init);

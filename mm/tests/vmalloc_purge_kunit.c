@@ -77,6 +77,7 @@ static void test_overrun_is_due(struct kunit *test)
 {
 	struct vmap_purge_limits limits = { .throttle_percent = 100 };
 	unsigned long pages, areas;
+	bool due;
 
 	for (limits.lazy_max_areas = 0; limits.lazy_max_areas < 8;
 	     limits.lazy_max_areas++) {
@@ -84,8 +85,8 @@ static void test_overrun_is_due(struct kunit *test)
 			for (areas = 0; areas <= pages; areas++) {
 				if (!vmap_purge_overrun(&limits, 8, pages, areas))
 					continue;
-				KUNIT_EXPECT_TRUE(test,
-					vmap_purge_due(&limits, 8, pages, areas, 0));
+				due = vmap_purge_due(&limits, 8, pages, areas, 0);
+				KUNIT_EXPECT_TRUE(test, due);
 			}
 		}
 	}
@@ -173,6 +174,7 @@ static struct kunit_suite vmalloc_purge_test_suite = {
 	.name = "vmalloc_purge",
 	.test_cases = vmalloc_purge_test_cases,
 };
+
 kunit_test_suite(vmalloc_purge_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests for the limits of the lazy vmalloc purge");

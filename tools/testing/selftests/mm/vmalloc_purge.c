@@ -91,7 +91,7 @@ static long knob_get(enum knob k)
 }
 
 /* -1 if /proc/vmstat has no such line. */
-static long vmstat(const char *name)
+static long read_counter(const char *name)
 {
 	FILE *f = fopen("/proc/vmstat", "r");
 	long val, found = -1;
@@ -175,11 +175,10 @@ FIXTURE_TEARDOWN(vmalloc_purge)
 		EXPECT_EQ(knob_set(k, self->saved[k]), 0);
 }
 
-#define NEED_TEST_VMALLOC()						\
-	do {								\
-		if (system("modinfo test_vmalloc >/dev/null 2>&1"))	\
-			SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m"); \
-	} while (0)
+static bool have_test_vmalloc(void)
+{
+	return !system("modinfo test_vmalloc >/dev/null 2>&1");
+}
 
 #define STORM(mask, params) ASSERT_EQ(run_test_vmalloc(mask, params), 0)
 
@@ -249,13 +248,14 @@ TEST_F(vmalloc_purge, knobs_refuse_the_rest)
 /* The areas of a storm are purged, each is returned, and nothing lags on. */
 TEST_F_TIMEOUT(vmalloc_purge, all_areas_return, 300)
 {
-	long purged = vmstat("vmalloc_purged_areas");
-	long purges = vmstat("vmalloc_purge");
+	long purged = read_counter("vmalloc_purged_areas");
+	long purges = read_counter("vmalloc_purge");
 
 	if (purged < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
-	NEED_TEST_VMALLOC();
+	if (!have_test_vmalloc())
+		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
 	/* Purges of more than one slice, which nobody but a worker returns. */
 	ASSERT_EQ(knob_set(LAZY_MAX_KB, 8192), 0);
 	ASSERT_EQ(knob_set(PURGE_SLICE_US, 50), 0);
@@ -266,11 +266,11 @@ TEST_F_TIMEOUT(vmalloc_purge, all_areas_return, 300)
 	 * At most 2048 pages may be left to purge, in 1024 areas. Wait for the
 	 * others for as long as it takes, as nothing else starts a purge now.
 	 */
-	while (vmstat("vmalloc_purged_areas") - purged < 8000 - 1024)
+	while (read_counter("vmalloc_purged_areas") - purged < 8000 - 1024)
 		usleep(1000);
-	while (vmstat("nr_vmalloc_flushed_areas") > 0)
+	while (read_counter("nr_vmalloc_flushed_areas") > 0)
 		usleep(1000);
-	EXPECT_GT(vmstat("vmalloc_purge"), purges);
+	EXPECT_GT(read_counter("vmalloc_purge"), purges);
 }
 
 /* Many small areas are a reason to purge when their pages are not. */
@@ -278,66 +278,69 @@ TEST_F_TIMEOUT(vmalloc_purge, areas_are_bounded, 300)
 {
 	long before, unlimited;
 
-	before = vmstat("vmalloc_purge");
+	before = read_counter("vmalloc_purge");
 	if (before < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
-	NEED_TEST_VMALLOC();
+	if (!have_test_vmalloc())
+		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
 	/* More than the storm, less than a quarter of any vmalloc space. */
 	ASSERT_EQ(knob_set(LAZY_MAX_KB, 1 << 18), 0);
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 0), 0);
 	STORM(VFREE_STORM, "nr_storm_areas=4000");
 	/* To load a module purges a few times as well. */
-	unlimited = vmstat("vmalloc_purge") - before;
+	unlimited = read_counter("vmalloc_purge") - before;
 
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 20), 0);
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 100), 0);
-	before = vmstat("vmalloc_purge");
+	before = read_counter("vmalloc_purge");
 	STORM(VFREE_STORM, "nr_storm_areas=4000");
-	EXPECT_GT(vmstat("vmalloc_purge") - before, unlimited + 4);
+	EXPECT_GT(read_counter("vmalloc_purge") - before, unlimited + 4);
 }
 
 TEST_F_TIMEOUT(vmalloc_purge, frees_are_throttled, 300)
 {
-	long before = vmstat("vmalloc_throttled");
+	long before = read_counter("vmalloc_throttled");
 
 	if (before < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
-	NEED_TEST_VMALLOC();
+	if (!have_test_vmalloc())
+		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 10), 0);
 	ASSERT_EQ(knob_set(PURGE_SLICE_US, 50), 0);
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 0), 0);
 	/* Whoever is throttled already has seen the old limit. */
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
-	before = vmstat("vmalloc_throttled");
+	before = read_counter("vmalloc_throttled");
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
-	EXPECT_EQ(vmstat("vmalloc_throttled"), before);
+	EXPECT_EQ(read_counter("vmalloc_throttled"), before);
 
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 100), 0);
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
-	EXPECT_GT(vmstat("vmalloc_throttled"), before);
+	EXPECT_GT(read_counter("vmalloc_throttled"), before);
 }
 
 TEST_F_TIMEOUT(vmalloc_purge, lock_is_released_every_batch, 300)
 {
-	long before = vmstat("vmalloc_purge_resched");
+	long before = read_counter("vmalloc_purge_resched");
 
 	if (before < 0)
 		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
 
-	NEED_TEST_VMALLOC();
+	if (!have_test_vmalloc())
+		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 100), 0);
 	ASSERT_EQ(knob_set(PURGE_BATCH, 0), 0);
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
 	/* Whatever is under way has read the old limit. */
-	before = vmstat("vmalloc_purge_resched");
+	before = read_counter("vmalloc_purge_resched");
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
-	EXPECT_EQ(vmstat("vmalloc_purge_resched"), before);
+	EXPECT_EQ(read_counter("vmalloc_purge_resched"), before);
 
 	ASSERT_EQ(knob_set(PURGE_BATCH, 1), 0);
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
-	EXPECT_GT(vmstat("vmalloc_purge_resched"), before);
+	EXPECT_GT(read_counter("vmalloc_purge_resched"), before);
 }
 
 /* What goes on beside a storm, until told to stop. */
@@ -457,13 +460,15 @@ FIXTURE_TEARDOWN(vmalloc_purge_race)
 
 TEST_F_TIMEOUT(vmalloc_purge_race, storm, 300)
 {
-	NEED_TEST_VMALLOC();
+	if (!have_test_vmalloc())
+		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
 	STORM(VFREE_STORM, "nr_storm_areas=500 test_repeat_count=3 nr_threads=2");
 }
 
 TEST_F_TIMEOUT(vmalloc_purge_race, mixed, 300)
 {
-	NEED_TEST_VMALLOC();
+	if (!have_test_vmalloc())
+		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
 	STORM(FIX_SIZE | VM_MAP_RAM | GLOBAL_SPACE,
 	      "test_loop_count=200 nr_threads=3");
 }
