@@ -25,9 +25,9 @@ END = re.compile(r"@ end (\S+) (\d+) ")
 VERSION = re.compile(r"((?:# | {2})*)K?TAP version \d+$")
 PLAN = re.compile(r"((?:# | {2})*)1\.\.(\d+)(.*)$")
 RESULT = re.compile(r"((?:# | {2})*)(ok|not ok) (\d+) ?-? ?(.*)$")
-# Some of upstream's tests print no TAP of their own within run_vmtests.sh.
 # What a test has counted is no part of its name.
 MEASURED = re.compile(r" Extra pages \d.*")
+# Some of upstream's tests print no TAP of their own within run_vmtests.sh.
 PROSE = re.compile(r"# Testing (.+)\.\.\. (done|skipped|failed)\b")
 
 Key = tuple[str, str]
