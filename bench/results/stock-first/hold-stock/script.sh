@@ -1,8 +1,0 @@
-#!/bin/bash
-# SPDX-License-Identifier: GPL-2.0
-set -u
-. /payload/guest.sh
-prepare
-hold 1000
-hold 10000
-hold 100000
