@@ -77,7 +77,7 @@ hold() {
 	for event in off/lock off/unlock; do
 		echo "lock==$lock||lock==$calib" >$T/events/$event/filter || die "filter $event"
 	done
-	for event in off irq_vectors/local_timer_entry irq_vectors/local_timer_exit irq/softirq_exit; do
+	for event in off irq_vectors/local_timer_entry irq_vectors/local_timer_exit irq/softirq_exit sched/sched_switch; do
 		echo 1 >$T/events/$event/enable || die "enable $event"
 	done
 	echo calib >$P/do
@@ -90,6 +90,8 @@ hold() {
 	{ for (i = 3; i < 9; i++) if ($i ~ /^[0-9]+:$/) break; now = $i + 0; event = $(i + 1) }
 	event == "lock:" { start = now; irq = 0; since = 0 }
 	!start { next }
+	# The probe is at the entry: who is preempted has not got the lock yet.
+	event == "sched_switch:" { start = now; irq = 0; since = 0 }
 	event == "local_timer_entry:" { since = now }
 	(event == "local_timer_exit:" || event == "softirq_exit:") && since { irq += now - since; since = now }
 	event == "unlock:" {
