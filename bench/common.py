@@ -53,6 +53,8 @@ class Job:
     cpus: int = 1
     boots: int = 1
     limit: int = 300
+    nodes: int = 1
+    append: str = ""		# kernel parameters
     columns: tuple[str, ...] = COLUMNS
 
 
@@ -183,8 +185,8 @@ class Bench:
         lines += [". /payload/off.sh"] if column == "off" else []
         script.write_text("\n".join(lines + [job.script]) + "\n")
         env = os.environ | {"BUILT": "1", "STOCK": "1" if kernel == "stock" else "", "MODE": job.mode,
-                            "CPUS": str(job.cpus), "NODES": "1", "MEM": job.mem, "CONFIG": "guest",
-                            "LIMIT": str(job.limit), "OUT": str(out)}
+                            "CPUS": str(job.cpus), "NODES": str(job.nodes), "MEM": job.mem, "APPEND": job.append,
+                            "CONFIG": "guest", "LIMIT": str(job.limit), "OUT": str(out)}
         command = [str(ROOT / "harness/boot")]
         for file in self.payload[kernel]:
             command += ["-f", str(file)]
