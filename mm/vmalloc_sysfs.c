@@ -7,6 +7,7 @@
 #include <linux/init.h>
 #include <linux/kobject.h>
 #include <linux/kstrtox.h>
+#include <linux/mm.h>
 #include <linux/sysfs.h>
 #include <linux/vmalloc.h>
 
