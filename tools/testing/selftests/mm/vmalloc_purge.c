@@ -287,14 +287,14 @@ TEST_F_TIMEOUT(vmalloc_purge, areas_are_bounded, 300)
 	/* More than the storm, less than a quarter of any vmalloc space. */
 	ASSERT_EQ(knob_set(LAZY_MAX_KB, 1 << 18), 0);
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 0), 0);
-	STORM(VFREE_STORM, "nr_storm_areas=2000");
+	STORM(VFREE_STORM, "nr_storm_areas=4000");
 	/* To load a module purges a few times as well. */
 	unlimited = read_counter("vmalloc_purge") - before;
 
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 20), 0);
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 100), 0);
 	before = read_counter("vmalloc_purge");
-	STORM(VFREE_STORM, "nr_storm_areas=2000");
+	STORM(VFREE_STORM, "nr_storm_areas=4000");
 	EXPECT_GT(read_counter("vmalloc_purge") - before, unlimited + 4);
 }
 
@@ -311,13 +311,13 @@ TEST_F_TIMEOUT(vmalloc_purge, frees_are_throttled, 300)
 	ASSERT_EQ(knob_set(PURGE_SLICE_US, 50), 0);
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 0), 0);
 	/* Whoever is throttled already has seen the old limit. */
-	STORM(VFREE_STORM, "nr_storm_areas=1000");
+	STORM(VFREE_STORM, "nr_storm_areas=2000");
 	before = read_counter("vmalloc_throttled");
-	STORM(VFREE_STORM, "nr_storm_areas=1000");
+	STORM(VFREE_STORM, "nr_storm_areas=2000");
 	EXPECT_EQ(read_counter("vmalloc_throttled"), before);
 
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 100), 0);
-	STORM(VFREE_STORM, "nr_storm_areas=1000");
+	STORM(VFREE_STORM, "nr_storm_areas=2000");
 	EXPECT_GT(read_counter("vmalloc_throttled"), before);
 }
 
@@ -332,14 +332,14 @@ TEST_F_TIMEOUT(vmalloc_purge, lock_is_released_every_batch, 300)
 		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 100), 0);
 	ASSERT_EQ(knob_set(PURGE_BATCH, 0), 0);
-	STORM(GLOBAL_SPACE, "test_loop_count=500");
+	STORM(GLOBAL_SPACE, "test_loop_count=2000");
 	/* Whatever is under way has read the old limit. */
 	before = read_counter("vmalloc_purge_resched");
-	STORM(GLOBAL_SPACE, "test_loop_count=500");
+	STORM(GLOBAL_SPACE, "test_loop_count=2000");
 	EXPECT_EQ(read_counter("vmalloc_purge_resched"), before);
 
 	ASSERT_EQ(knob_set(PURGE_BATCH, 1), 0);
-	STORM(GLOBAL_SPACE, "test_loop_count=500");
+	STORM(GLOBAL_SPACE, "test_loop_count=2000");
 	EXPECT_GT(read_counter("vmalloc_purge_resched"), before);
 }
 
