@@ -31,7 +31,7 @@ DECLARE_PER_CPU_READ_MOSTLY(bool, this_cpu_isolated);
 static inline bool percpu_cache_bypassed(void)
 {
 	return static_branch_unlikely(&isolated_cpus_hold_nothing) &&
-	       this_cpu_read(this_cpu_isolated);
+	       __this_cpu_read(this_cpu_isolated);
 }
 
 /**

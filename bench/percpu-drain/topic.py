@@ -26,7 +26,7 @@ LOADS = {
     "overcommit": ("overcommit_memory = 2, 20 times", 20, "once"),
     "shrink": ("all slab caches shrunk, 5 times", 5, "once"),
     "seal": ("memfd sealed, 20 times", 20, "each"),
-    "oom": ("16 pairs of talkers into OOM", 1, "once"),
+    "oom": ("16 talkers and an eater of memory, into OOM", 1, "each"),
 }
 DEMO = ("collapse", "caches", "stat_refresh", "drop_caches", "numa")
 PATHS = ("lru_drain", "slab_flush", "slab_rcu_flush", "pt_sync", "stat_refresh", "pcp_drain")
@@ -39,11 +39,17 @@ def loads(demo: bool) -> list[str]:
     return [name for name in LOADS if not demo or name in DEMO]
 
 
-def jobs(demo: bool) -> list[Job]:
+def disturb(job: str, mem: str, names: list[str], *after: str) -> Job:
     script = ["set +m", ". /payload/guest.sh", "prepare"]
-    script += [f"watch {name} {LOADS[name][1]} {LOADS[name][2]} {name}" for name in loads(demo)]
-    script += ["shares", "kill -9 $spinner", "true"]
-    todo = [Job("disturb", "\n".join(script), mode="parallel", mem="3G", cpus=8, nodes=2, limit=900, append=APPEND)]
+    script += [f"watch {name} {LOADS[name][1]} {LOADS[name][2]} {name}" for name in names]
+    script += [*after, "kill -9 $spinner", "true"]
+    return Job(job, "\n".join(script), mode="parallel", mem=mem, cpus=8, nodes=2, limit=900, append=APPEND)
+
+
+def jobs(demo: bool) -> list[Job]:
+    todo = [disturb("disturb", "3G", [name for name in loads(demo) if name != "oom"], "shares")]
+    if not demo:
+        todo += [disturb("oom", "768M", ["oom"])]
     cost = [". /payload/guest.sh", "knobs"]
     todo += [Job("cost", "\n".join([*cost, "$LOADS cost 0 || die cost",
                                     "insmod /payload/slabload.ko caches=100 objects=1000 || die slabload",
