@@ -47,9 +47,10 @@ def disturb(job: str, mem: str, names: list[str], *after: str) -> Job:
 
 
 def jobs(demo: bool) -> list[Job]:
-    todo = [disturb("disturb", "3G", [name for name in loads(demo) if name != "oom"], "shares")]
+    todo = [disturb("disturb", "3G", [name for name in loads(demo) if name != "oom"],
+                    "shares " + " ".join(path for path in PATHS if path != "pcp_drain"))]
     if not demo:
-        todo += [disturb("oom", "768M", ["oom"])]
+        todo += [disturb("oom", "768M", ["oom"], "shares pcp_drain")]
     cost = [". /payload/guest.sh", "knobs"]
     todo += [Job("cost", "\n".join([*cost, "$LOADS cost 0 || die cost",
                                     "insmod /payload/slabload.ko caches=100 objects=1000 || die slabload",
