@@ -102,7 +102,8 @@ reclaim() { write /sys/fs/cgroup/memory.reclaim 1M || true; }
 overcommit() { write /proc/sys/vm/overcommit_memory 2; write /proc/sys/vm/overcommit_memory 0; }
 shrink() { for f in /sys/kernel/slab/*/shrink; do [ ! -w "$f" ] || echo 1 >"$f"; done; }
 seal() { $LOADS seal $IDLE; }
-oom() { $LOADS oom; }
+# With something to reclaim, so that it is tried before anybody is killed.
+oom() { cat "/dev/zram$disk" >/dev/null && $LOADS oom; }
 
 # shares PATH... - The share of the CPUs that each path has left alone, by its
 # counters.

@@ -33,6 +33,7 @@
 #define ZRAM		"/sys/class/zram-control/"
 #define SLAB_SHRINK	"/sys/kernel/slab/kmalloc-64/shrink"
 #define NODE1		"/sys/devices/system/node/node1"
+#define MEMORY		"/sys/devices/system/memory/"
 #define PARTITION	CGROUP "percpu_drain_test/"
 
 #ifndef MADV_COLLAPSE
@@ -827,6 +828,74 @@ TEST_F_TIMEOUT(drained, pages_move_and_files_are_sealed, 300)
 	}
 	if (!moved)
 		TH_LOG("one node only: no page was moved");
+}
+
+/* The block of movable memory that has this page, or -1. */
+static long movable_block_of(char *page)
+{
+	unsigned long pfn, size;
+	char buf[64], path[64];
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	pfn = pagemap_get_pfn(fd, page);
+	close(fd);
+	if (!read_text(MEMORY "block_size_bytes", buf, sizeof(buf)) ||
+	    pfn == -1UL)
+		return -1;
+	size = strtoul(buf, NULL, 16);
+	snprintf(path, sizeof(path), MEMORY "memory%lu/valid_zones",
+		 pfn * getpagesize() / size);
+	if (!read_text(path, buf, sizeof(buf)) || strcmp(buf, "Movable"))
+		return -1;
+
+	return pfn * getpagesize() / size;
+}
+
+/* What a batch holds cannot be moved: the block would never be offline. */
+TEST_F_TIMEOUT(drained, memory_goes_offline, 300)
+{
+	long nr_cpus = sysconf(_SC_NPROCESSORS_ONLN), block;
+	int round, i, err, done = 0;
+	char path[64];
+
+	for (round = 0; round < 2 * nr_cpus; round++) {
+		struct page_user user = { .cpu = round % nr_cpus };
+		pthread_t thread;
+		void *result;
+
+		user.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(user.page, MAP_FAILED);
+		user.fd = memfd_create("percpu_drain", MFD_ALLOW_SEALING);
+		ASSERT_GE(user.fd, 0);
+		ASSERT_EQ(pthread_create(&thread, NULL, use_page, &user), 0);
+		ASSERT_EQ(pthread_join(thread, &result), 0);
+		ASSERT_EQ(result, NULL);
+
+		block = movable_block_of(user.page);
+		if (block >= 0) {
+			strcpy(user.page, "offline");
+			snprintf(path, sizeof(path), MEMORY "memory%ld/state",
+				 block);
+			/* Somebody else may have a page in use for a moment. */
+			for (i = 0, err = -1; i < ATTEMPTS && err && err != EINVAL; i++)
+				err = write_text(path, "offline");
+			EXPECT_STREQ(user.page, "offline");
+			/* Firmware has a part of this block, so it stays. */
+			if (err != EINVAL) {
+				EXPECT_EQ(err, 0)
+					TH_LOG("CPU %d: %s", user.cpu,
+					       strerror(err));
+				EXPECT_NE(movable_block_of(user.page), block);
+				EXPECT_EQ(write_text(path, "online_movable"), 0);
+				done++;
+			}
+		}
+		munmap(user.page, 4096);
+		close(user.fd);
+	}
+	if (!done)
+		SKIP(return, "no page in movable memory: movablecore=, MEMORY_HOTREMOVE");
 }
 
 /*
