@@ -1,0 +1,959 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Zaps that are shared among kworkers: what was in the range is gone and free
+ * when munmap(), madvise() and wait4() return, what was beside it is as it was,
+ * whatever else happens to the address space; and nobody helps who may not.
+ *
+ * All pages carry stamps. That helpers have had a part in it is read from
+ * /proc/vmstat.
+ */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "vm_util.h"
+
+#define SYSFS	"/sys/kernel/mm/parallel_zap/"
+#define CGROUP	"/sys/fs/cgroup/"
+#define HUGETLB	"/sys/kernel/mm/hugepages/hugepages-2048kB/"
+#define GROUP	CGROUP "parallel_zap_test/"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
+#define MB	(1024 * 1024UL)
+#define PAGE	4096UL			/* x86_64, the only architecture */
+#define ROUNDS	20			/* until helpers have had a part */
+
+static const char * const knobs[] = {
+	"enabled", "min_ms", "chunk_mb", "helpers_per_node", "max_helpers"
+};
+
+/* Returns 0 or the errno of the write. */
+static int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY), err = 0;
+
+	if (fd < 0)
+		return errno;
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		err = errno ?: EIO;
+	close(fd);
+
+	return err;
+}
+
+static bool read_text(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t len = fd < 0 ? -1 : read(fd, buf, size - 1);
+
+	if (fd >= 0)
+		close(fd);
+	buf[len < 0 ? 0 : len] = 0;
+	buf[strcspn(buf, "\n")] = 0;
+
+	return len >= 0;
+}
+
+static int knob_write(const char *name, const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), SYSFS "%s", name);
+	return write_text(path, text);
+}
+
+/* What can be written back. */
+static void knob_read(const char *name, char *buf, size_t size)
+{
+	char path[128], *chosen;
+
+	snprintf(path, sizeof(path), SYSFS "%s", name);
+	read_text(path, buf, size);
+	chosen = strchr(buf, '[');
+	if (chosen) {
+		chosen[strcspn(chosen, "]")] = 0;
+		memmove(buf, chosen + 1, strlen(chosen));
+	}
+}
+
+static unsigned long vm_event(const char *name)
+{
+	unsigned long val, result = 0;
+	FILE *f = fopen("/proc/vmstat", "r");
+	char line[128];
+
+	while (f && fscanf(f, "%127s %lu", line, &val) == 2)
+		if (!strcmp(line, name))
+			result = val;
+	if (f)
+		fclose(f);
+
+	return result;
+}
+
+/* Pages of this process that are mapped. */
+static long rss(void)
+{
+	long total, resident = -1;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	if (!f || fscanf(f, "%ld %ld", &total, &resident) != 2)
+		resident = -1;
+	if (f)
+		fclose(f);
+
+	return resident;
+}
+
+static bool many_cpus(void)
+{
+	return sysconf(_SC_NPROCESSORS_ONLN) > 1;
+}
+
+static char *map(size_t size)
+{
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, size, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static void stamp(char *p, size_t size, unsigned long seed)
+{
+	for (size_t i = 0; i < size; i += PAGE)
+		*(unsigned long *)(p + i) = seed + i;
+}
+
+static bool stamped(const char *p, size_t size, unsigned long seed)
+{
+	for (size_t i = 0; i < size; i += PAGE)
+		if (*(const unsigned long *)(p + i) != seed + i)
+			return false;
+	return true;
+}
+
+static bool zeroed(const char *p, size_t size)
+{
+	for (size_t i = 0; i < size; i += PAGE)
+		if (*(const unsigned long *)(p + i))
+			return false;
+	return true;
+}
+
+/* The value of a "name value" line, or of the only line if @name is NULL. */
+static long group_read(const char *file, const char *name)
+{
+	char path[128], key[64];
+	long val, result = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), GROUP "%s", file);
+	f = fopen(path, "r");
+	if (f && !name && fscanf(f, "%ld", &val) == 1)
+		result = val;
+	while (f && name && fscanf(f, "%63s %ld", key, &val) == 2)
+		if (!strcmp(key, name))
+			result = val;
+	if (f)
+		fclose(f);
+
+	return result;
+}
+
+static bool group_create(void)
+{
+	write_text(CGROUP "cgroup.subtree_control", "+memory +cpu");
+	return !mkdir(GROUP, 0755) || errno == EEXIST;
+}
+
+static void group_remove(void)
+{
+	for (int i = 0; i < 1000 && rmdir(GROUP) && errno == EBUSY; i++)
+		usleep(1000);
+}
+
+static void join_group(void)
+{
+	if (write_text(GROUP "cgroup.procs", "0"))
+		_exit(3);
+}
+
+struct setup {
+	char old[ARRAY_SIZE(knobs)][32];
+	unsigned long helped;
+};
+
+/* As much as possible is shared. False if a knob cannot be written. */
+static bool share_all(struct setup *setup)
+{
+	static const char * const values[] = { "always", "0", "2", "16", "16" };
+	bool good = true;
+
+	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++) {
+		knob_read(knobs[i], setup->old[i], sizeof(setup->old[i]));
+		good &= !knob_write(knobs[i], values[i]);
+	}
+	setup->helped = vm_event("zap_chunk_helper");
+
+	return good;
+}
+
+static void restore(struct setup *setup)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++)
+		knob_write(knobs[i], setup->old[i]);
+	group_remove();
+}
+
+FIXTURE(zap)
+{
+	struct setup setup;
+};
+
+FIXTURE_SETUP(zap)
+{
+	if (geteuid())
+		SKIP(return, "not root");
+	if (access(SYSFS, F_OK))
+		SKIP(return, "no " SYSFS ": CONFIG_PARALLEL_ZAP");
+	ASSERT_TRUE(share_all(&self->setup));
+}
+
+FIXTURE_TEARDOWN(zap)
+{
+	restore(&self->setup);
+}
+
+#define HELPED() (!many_cpus() || vm_event("zap_chunk_helper") > self->setup.helped)
+
+TEST_F(zap, knobs_take_their_range_and_no_more)
+{
+	static const struct {
+		const char *name, *good[3], *bad[6];
+	} values[] = {
+		{ "enabled", { "never", "exit", "always" },
+		  { "", "0", "1", "on", "all", "always exit" } },
+		{ "min_ms", { "0", "60000", "100" },
+		  { "", "-1", "60001", "1.5", "x", "99999999999" } },
+		{ "chunk_mb", { "2", "1024", "64" },
+		  { "", "-1", "0", "1", "1025", "0x" } },
+		{ "helpers_per_node", { "0", "64", "2" },
+		  { "", "-1", "65", "x", "1 2", "99999999999" } },
+		{ "max_helpers", { "0", "1024", "2" },
+		  { "", "-1", "1025", "x", "1 2", "99999999999" } },
+	};
+	char now[32];
+
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+		for (size_t k = 0; k < ARRAY_SIZE(values[i].good); k++) {
+			ASSERT_EQ(0, knob_write(values[i].name, values[i].good[k]));
+			knob_read(values[i].name, now, sizeof(now));
+			ASSERT_STREQ(values[i].good[k], now);
+		}
+		for (size_t k = 0; k < ARRAY_SIZE(values[i].bad); k++) {
+			/* Nothing is written at all for an empty text. */
+			if (!*values[i].bad[k])
+				continue;
+			ASSERT_EQ(EINVAL, knob_write(values[i].name, values[i].bad[k])) {
+				TH_LOG("%s: %s", values[i].name, values[i].bad[k]);
+			}
+			knob_read(values[i].name, now, sizeof(now));
+			ASSERT_STREQ(values[i].good[2], now);
+		}
+	}
+}
+
+TEST_F(zap, munmap_is_done_when_it_returns)
+{
+	const size_t size = 128 * MB;
+	unsigned long jobs = vm_event("zap_job");
+
+	for (int i = 0; i < ROUNDS; i++) {
+		long before = rss();
+		char *p = map(size);
+
+		ASSERT_NE(NULL, p);
+		stamp(p, size, i);
+		ASSERT_GE(rss() - before, (long)(size / PAGE) - 64);
+		ASSERT_EQ(0, munmap(p, size));
+		ASSERT_LE(rss() - before, 64);
+		if (i > 2 && HELPED())
+			break;
+	}
+	EXPECT_GT(vm_event("zap_job"), jobs);
+	EXPECT_TRUE(HELPED());
+}
+
+/* Ends that are in the middle of page tables; and what is beside them. */
+TEST_F(zap, dontneed_takes_its_range_only)
+{
+	const size_t size = 96 * MB, edge = MB + 3 * PAGE;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		char *p = map(size);
+
+		ASSERT_NE(NULL, p);
+		stamp(p, size, i);
+		ASSERT_EQ(0, madvise(p + edge, size - 2 * edge, MADV_DONTNEED));
+		ASSERT_TRUE(stamped(p, edge, i));
+		ASSERT_TRUE(zeroed(p + edge, size - 2 * edge));
+		ASSERT_TRUE(stamped(p + size - edge, edge, i + size - edge));
+		/* Its page tables work again. */
+		stamp(p, size, ~i);
+		ASSERT_TRUE(stamped(p, size, ~i));
+		ASSERT_EQ(0, munmap(p, size));
+		if (i > 2 && HELPED())
+			break;
+	}
+	EXPECT_TRUE(HELPED());
+}
+
+/* A mapping over an old one, with mmap_lock held for write; and mremap(). */
+TEST_F(zap, maps_over_old_mappings)
+{
+	const size_t size = 64 * MB;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		char *p = map(size), *q = map(size);
+
+		ASSERT_NE(NULL, p);
+		ASSERT_NE(NULL, q);
+		stamp(p, size, i);
+		stamp(q, size, i + 1);
+		ASSERT_EQ(p, mmap(p, size, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+		ASSERT_TRUE(zeroed(p, size));
+		stamp(p, size, i + 2);
+		ASSERT_EQ(p, mremap(q, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, p));
+		ASSERT_TRUE(stamped(p, size, i + 1));
+		ASSERT_EQ(p, mremap(p, size, PAGE, 0));
+		ASSERT_TRUE(stamped(p, PAGE, i + 1));
+		ASSERT_EQ(0, munmap(p, PAGE));
+	}
+	EXPECT_TRUE(HELPED());
+}
+
+static bool hugetlb_pages(int nr)
+{
+	write_num("/proc/sys/vm/nr_hugepages", nr);
+	return read_num("/proc/sys/vm/nr_hugepages") == (unsigned long)nr;
+}
+
+/* Of each kind of memory, side by side, in one munmap(). */
+TEST_F(zap, all_kinds_of_mappings_go_together)
+{
+	const size_t size = 16 * MB;
+	bool huge = hugetlb_pages(4);
+	int fd = memfd_create("zap", 0);
+
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, size));
+	for (int i = 0; i < ROUNDS; i++) {
+		const int rw = PROT_READ | PROT_WRITE;
+		const int fixed = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
+		long before = rss();
+		char *p = mmap(NULL, 10 * size, PROT_NONE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		char *q = (char *)(((unsigned long)p + size) & ~(2 * MB - 1));
+		char *shared = q + 3 * size;
+
+		ASSERT_NE(MAP_FAILED, p);
+		/* small pages, huge ones, shmem, its private copies, locked */
+		ASSERT_EQ(q, mmap(q, size, rw, fixed, -1, 0));
+		madvise(q, size, MADV_NOHUGEPAGE);
+		stamp(q, size, i);
+		ASSERT_EQ(q + size, mmap(q + size, size, rw, fixed, -1, 0));
+		madvise(q + size, size, MADV_HUGEPAGE);
+		stamp(q + size, size, i);
+		ASSERT_EQ(shared, mmap(shared, size, rw, MAP_FIXED | MAP_SHARED, fd, 0));
+		stamp(shared, size, i);
+		ASSERT_EQ(q + 4 * size, mmap(q + 4 * size, size, rw,
+					     MAP_FIXED | MAP_PRIVATE, fd, 0));
+		stamp(q + 4 * size, size / 2, i);
+		force_read_pages(q + 4 * size + size / 2, size / 2 / PAGE, PAGE);
+		ASSERT_EQ(q + 5 * size, mmap(q + 5 * size, size, rw, fixed, -1, 0));
+		ASSERT_EQ(0, mlock(q + 5 * size, 4 * MB));
+		if (huge) {
+			ASSERT_EQ(q + 7 * size, mmap(q + 7 * size, 8 * MB, rw,
+						     fixed | MAP_HUGETLB, -1, 0));
+			stamp(q + 7 * size, 8 * MB, i);
+		}
+
+		ASSERT_EQ(0, munmap(p, 10 * size));
+		ASSERT_LE(rss() - before, 64);
+		if (huge)
+			ASSERT_EQ(4UL, read_num(HUGETLB "free_hugepages"));
+		/* What is shared is still there. */
+		p = mmap(NULL, size, rw, MAP_SHARED, fd, 0);
+		ASSERT_NE(MAP_FAILED, p);
+		ASSERT_TRUE(stamped(p, size, i));
+		ASSERT_EQ(0, munmap(p, size));
+	}
+	close(fd);
+	hugetlb_pages(0);
+	EXPECT_TRUE(HELPED());
+}
+
+/* Pages that a pipe holds keep what was in them, and nobody else gets them. */
+TEST_F(zap, pages_in_use_elsewhere_stay)
+{
+	const size_t size = 64 * MB;
+	int pipes[2];
+
+	ASSERT_EQ(0, pipe(pipes));
+	for (int i = 0; i < ROUNDS; i++) {
+		char *p = map(size), *q;
+		struct iovec iov;
+
+		ASSERT_NE(NULL, p);
+		stamp(p, size, i);
+		iov.iov_base = p + 20 * MB;
+		iov.iov_len = 8 * PAGE;
+		ASSERT_EQ((ssize_t)(8 * PAGE), vmsplice(pipes[1], &iov, 1, 0));
+		ASSERT_EQ(0, munmap(p, size));
+
+		/* As many pages as were freed, with other stamps. */
+		q = map(size);
+		ASSERT_NE(NULL, q);
+		stamp(q, size, ~i);
+		for (int k = 0; k < 8; k++) {
+			unsigned long page[PAGE / sizeof(long)];
+
+			ASSERT_EQ((ssize_t)PAGE, read(pipes[0], page, PAGE));
+			ASSERT_EQ(i + 20 * MB + k * PAGE, page[0]);
+		}
+		ASSERT_TRUE(stamped(q, size, ~i));
+		ASSERT_EQ(0, munmap(q, size));
+	}
+	close(pipes[0]);
+	close(pipes[1]);
+	EXPECT_TRUE(HELPED());
+}
+
+/* What DONTNEED took is asked for again, of whoever handles the faults. */
+struct uffd {
+	int fd;
+	atomic_ulong served;
+	atomic_bool stop;
+};
+
+static void *serve(void *arg)
+{
+	static unsigned long page[PAGE / sizeof(long)] = { 0x600d };
+	struct uffd *uffd = arg;
+	struct pollfd pfd = { .fd = uffd->fd, .events = POLLIN };
+	struct uffd_msg msg;
+
+	while (!uffd->stop) {
+		if (poll(&pfd, 1, 10) <= 0 ||
+		    read(uffd->fd, &msg, sizeof(msg)) != sizeof(msg))
+			continue;
+		if (msg.event == UFFD_EVENT_PAGEFAULT) {
+			struct uffdio_copy copy = {
+				.dst = msg.arg.pagefault.address & ~(PAGE - 1),
+				.src = (unsigned long)page,
+				.len = PAGE,
+			};
+
+			ioctl(uffd->fd, UFFDIO_COPY, &copy);
+			uffd->served++;
+		}
+	}
+	return NULL;
+}
+
+TEST_F(zap, userfaultfd_sees_what_is_gone)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	const size_t size = 64 * MB;
+	struct uffd uffd = {};
+	pthread_t thread;
+	char *p;
+
+	uffd.fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd.fd < 0 || ioctl(uffd.fd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd");
+	p = map(size);
+	ASSERT_NE(NULL, p);
+	stamp(p, size, 1);
+	reg.range.start = (unsigned long)p;
+	reg.range.len = size;
+	ASSERT_EQ(0, ioctl(uffd.fd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, serve, &uffd));
+
+	for (int i = 0; i < 4; i++) {
+		ASSERT_EQ(0, madvise(p, size, MADV_DONTNEED));
+		for (size_t at = i * PAGE; at < size; at += MB)
+			ASSERT_EQ(0x600d, *(unsigned long *)(p + at));
+		ASSERT_EQ((i + 1) * (size / MB), uffd.served);
+		/* Enough for the next round to be shared. */
+		ioctl(uffd.fd, UFFDIO_UNREGISTER, &reg.range);
+		stamp(p, size, 1);
+		ASSERT_EQ(0, ioctl(uffd.fd, UFFDIO_REGISTER, &reg));
+	}
+	ASSERT_EQ(0, munmap(p, size));
+	uffd.stop = true;
+	pthread_join(thread, NULL);
+	close(uffd.fd);
+	EXPECT_TRUE(HELPED());
+}
+
+/* Starts a process in the group that calls @fn. */
+static pid_t in_group(void (*fn)(size_t size), size_t size)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		join_group();
+		fn(size);
+		_exit(0);
+	}
+	return pid;
+}
+
+static void touch_and_exit(size_t size)
+{
+	char *p = map(size);
+
+	if (!p)
+		_exit(2);
+	stamp(p, size, 0);
+}
+
+static void touch_and_wait(size_t size)
+{
+	touch_and_exit(size);
+	/* Readable from outside: the last page has been touched. */
+	if (write_text("/proc/self/oom_score_adj", "1"))
+		_exit(2);
+	for (;;)
+		pause();
+}
+
+static void map_and_unmap(size_t size)
+{
+	for (;;) {
+		char *p = map(size);
+
+		if (!p)
+			_exit(2);
+		stamp(p, size, 0);
+		munmap(p, size);
+	}
+}
+
+static bool has_touched(pid_t pid)
+{
+	char path[64], text[16];
+
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
+	for (int i = 0; i < 60000; i++) {
+		if (!read_text(path, text, sizeof(text)))
+			return false;
+		if (!strcmp(text, "1"))
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
+TEST_F(zap, memory_is_free_when_wait_returns)
+{
+	const size_t size = 128 * MB;
+	int status;
+
+	ASSERT_TRUE(group_create());
+	for (int i = 0; i < ROUNDS; i++) {
+		pid_t pid = in_group(touch_and_exit, size);
+
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(0, status);
+		/* Page tables may wait for RCU; the pages may not. */
+		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+		if (i > 2 && HELPED())
+			break;
+	}
+	EXPECT_TRUE(HELPED());
+}
+
+TEST_F(zap, killed_while_it_unmaps)
+{
+	const size_t size = 64 * MB;
+	int status;
+
+	ASSERT_TRUE(group_create());
+	for (int i = 0; i < 2 * ROUNDS; i++) {
+		pid_t pid = in_group(map_and_unmap, size);
+
+		usleep(1000 * (20 + i * 37 % 200));
+		ASSERT_EQ(0, kill(pid, SIGKILL));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_TRUE(WIFSIGNALED(status));
+		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+	}
+	EXPECT_TRUE(HELPED());
+}
+
+TEST_F(zap, oom_victims_go_on_alone)
+{
+	unsigned long refused = vm_event("zap_refused_pressure");
+	unsigned long kills = vm_event("oom_kill");
+	int status;
+
+	ASSERT_TRUE(group_create());
+	ASSERT_EQ(0, write_text(GROUP "memory.swap.max", "0") & ~ENOENT);
+	ASSERT_EQ(0, write_text(GROUP "memory.max", "67108864"));
+	for (int i = 0; i < 5; i++) {
+		pid_t pid = in_group(touch_and_exit, 256 * MB);
+
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_TRUE(WIFSIGNALED(status));
+		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+	}
+	EXPECT_GE(vm_event("oom_kill"), kills + 5);
+	EXPECT_GT(vm_event("zap_refused_pressure"), refused);
+}
+
+TEST_F(zap, reaped_while_it_exits)
+{
+	const size_t size = 96 * MB;
+	int status;
+
+	ASSERT_TRUE(group_create());
+	for (int i = 0; i < ROUNDS; i++) {
+		pid_t pid = in_group(touch_and_wait, size);
+		int fd = syscall(__NR_pidfd_open, pid, 0);
+
+		ASSERT_GE(fd, 0);
+		ASSERT_TRUE(has_touched(pid));
+		ASSERT_EQ(0, kill(pid, SIGKILL));
+		usleep(i * 100);
+		/* It may be too late for it. */
+		if (syscall(__NR_process_mrelease, fd, 0))
+			ASSERT_TRUE(errno == ESRCH || errno == EAGAIN);
+		close(fd);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_TRUE(WIFSIGNALED(status));
+		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+	}
+}
+
+TEST_F(zap, many_exit_at_once)
+{
+	pid_t pids[64];
+	int status;
+
+	ASSERT_TRUE(group_create());
+	for (int i = 0; i < 64; i++)
+		pids[i] = in_group(touch_and_wait, 8 * MB);
+	for (int i = 0; i < 64; i++)
+		ASSERT_TRUE(has_touched(pids[i]));
+	ASSERT_EQ(0, write_text(GROUP "cgroup.kill", "1"));
+	for (int i = 0; i < 64; i++) {
+		ASSERT_EQ(pids[i], waitpid(pids[i], &status, 0));
+		ASSERT_TRUE(WIFSIGNALED(status));
+	}
+	EXPECT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+}
+
+/* CPU time that the group was not given is not used for it by anybody. */
+TEST_F(zap, quota_is_not_escaped)
+{
+	unsigned long refused = vm_event("zap_refused_quota");
+	unsigned long chunks = vm_event("zap_chunk_helper");
+	unsigned long usecs = vm_event("zap_helper_usecs");
+	int status;
+	pid_t pid;
+
+	ASSERT_TRUE(group_create());
+	if (write_text(GROUP "cpu.max", "50000 100000"))
+		SKIP(return, "no cpu.max");
+	for (int i = 0; i < 3; i++) {
+		pid = in_group(touch_and_exit, 64 * MB);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(0, status);
+	}
+	EXPECT_GT(vm_event("zap_refused_quota"), refused);
+	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
+	EXPECT_EQ(vm_event("zap_helper_usecs"), usecs);
+	/* All of the work was the group's, and it was throttled for it. */
+	EXPECT_GT(group_read("cpu.stat", "nr_throttled"), 0);
+
+	/* Without a quota it is shared again. */
+	ASSERT_EQ(0, write_text(GROUP "cpu.max", "max"));
+	for (int i = 0; i < ROUNDS && !HELPED(); i++) {
+		pid = in_group(touch_and_exit, 64 * MB);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	}
+	EXPECT_TRUE(HELPED());
+}
+
+static void touch_on_one_cpu(size_t size)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(sched_getcpu(), &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		_exit(2);
+	touch_and_exit(size);
+}
+
+TEST_F(zap, affinity_is_obeyed)
+{
+	unsigned long refused = vm_event("zap_refused_cpuset");
+	unsigned long chunks = vm_event("zap_chunk_helper");
+	int status;
+	pid_t pid;
+
+	if (!many_cpus())
+		SKIP(return, "one CPU");
+	ASSERT_TRUE(group_create());
+	for (int i = 0; i < 3; i++) {
+		pid = in_group(touch_on_one_cpu, 64 * MB);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(0, status);
+	}
+	EXPECT_GT(vm_event("zap_refused_cpuset"), refused);
+	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
+}
+
+TEST_F(zap, caps_are_obeyed)
+{
+	static const char * const caps[] = { "max_helpers", "helpers_per_node" };
+	unsigned long refused, chunks;
+	const size_t size = 64 * MB;
+
+	for (size_t i = 0; i < ARRAY_SIZE(caps); i++) {
+		char *p = map(size);
+
+		ASSERT_NE(NULL, p);
+		refused = vm_event("zap_refused_cap");
+		chunks = vm_event("zap_chunk_helper");
+		ASSERT_EQ(0, knob_write(caps[i], "0"));
+		stamp(p, size, 0);
+		ASSERT_EQ(0, munmap(p, size));
+		if (many_cpus())
+			EXPECT_GT(vm_event("zap_refused_cap"), refused);
+		EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
+		ASSERT_EQ(0, knob_write(caps[i], "16"));
+	}
+}
+
+/* What is off, or not worth it, is not shared. */
+TEST_F(zap, off_is_off)
+{
+	unsigned long jobs = vm_event("zap_job");
+	const size_t size = 64 * MB;
+	char *p;
+
+	ASSERT_EQ(0, knob_write("enabled", "exit"));
+	p = map(size);
+	ASSERT_NE(NULL, p);
+	stamp(p, size, 0);
+	ASSERT_EQ(0, madvise(p, size, MADV_DONTNEED));
+	stamp(p, size, 0);
+	ASSERT_EQ(0, munmap(p, size));
+	EXPECT_EQ(vm_event("zap_job"), jobs);
+
+	ASSERT_EQ(0, knob_write("enabled", "never"));
+	ASSERT_TRUE(group_create());
+	ASSERT_GT(waitpid(in_group(touch_and_exit, size), NULL, 0), 0);
+	EXPECT_EQ(vm_event("zap_job"), jobs);
+
+	ASSERT_EQ(0, knob_write("enabled", "always"));
+	ASSERT_EQ(0, knob_write("min_ms", "60000"));
+	ASSERT_GT(waitpid(in_group(touch_and_exit, size), NULL, 0), 0);
+	EXPECT_EQ(vm_event("zap_job"), jobs);
+}
+
+/*
+ * Threads that map, stamp, unmap, move, lock, fork and forget at random, each
+ * in memory of its own, as zaps of all of them are shared.
+ */
+#define RACERS		4
+#define RACE_BYTES	(24 * MB)
+
+struct racer {
+	unsigned int seed;
+	atomic_bool *stop;
+	const char *failed;
+	unsigned long rounds;
+};
+
+static const char *race_once(struct racer *r)
+{
+	unsigned long seed = rand_r(&r->seed);
+	size_t from, len;
+	char *p = map(RACE_BYTES), *q;
+	int status;
+	pid_t pid;
+
+	if (!p)
+		return NULL;	/* no memory: again */
+	stamp(p, RACE_BYTES, seed);
+	from = (rand_r(&r->seed) % (RACE_BYTES / 2)) & ~(PAGE - 1);
+	len = RACE_BYTES / 2;
+
+	switch (rand_r(&r->seed) % 6) {
+	case 0:
+		madvise(p + from, len, MADV_DONTNEED);
+		if (!zeroed(p + from, len))
+			return "not gone after MADV_DONTNEED";
+		stamp(p + from, len, seed + from);
+		break;
+	case 1:
+		q = mremap(p, RACE_BYTES, RACE_BYTES, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+		if (q != MAP_FAILED) {
+			if (!zeroed(p, RACE_BYTES))
+				return "not gone after mremap()";
+			munmap(p, RACE_BYTES);
+			p = q;
+		}
+		break;
+	case 2:
+		pid = fork();
+		if (!pid)
+			_exit(!stamped(p, RACE_BYTES, seed));
+		if (pid > 0 && (waitpid(pid, &status, 0) != pid || status))
+			return "wrong in a child";
+		break;
+	case 3:
+		mlock(p + from, 2 * MB);
+		munlock(p + from, MB);
+		break;
+	case 4:
+		madvise(p, RACE_BYTES, MADV_PAGEOUT);
+		break;
+	case 5:
+		madvise(p, RACE_BYTES, MADV_HUGEPAGE);
+		madvise(p, RACE_BYTES, MADV_COLLAPSE);
+		break;
+	}
+	if (!stamped(p, RACE_BYTES, seed))
+		return "a stamp is wrong";
+	if (munmap(p, RACE_BYTES))
+		return "munmap()";
+	return NULL;
+}
+
+static void *race(void *arg)
+{
+	struct racer *r = arg;
+
+	while (!*r->stop && !r->failed) {
+		r->failed = race_once(r);
+		r->rounds++;
+	}
+	return NULL;
+}
+
+FIXTURE(race)
+{
+	struct setup setup;
+};
+
+FIXTURE_VARIANT(race)
+{
+	void (*disturb)(int round);
+};
+
+static void nothing(int round)
+{
+	usleep(200000);
+}
+
+static void hotplug(int round)
+{
+	write_text("/sys/devices/system/cpu/cpu1/online", round & 1 ? "1" : "0");
+	usleep(100000);
+}
+
+static void switch_knobs(int round)
+{
+	static const char * const values[] = { "never", "exit", "always" };
+
+	knob_write("enabled", values[round % 3]);
+	knob_write("chunk_mb", round & 1 ? "2" : "4");
+	usleep(50000);
+}
+
+static void take_pages(int round)
+{
+	write_text(CGROUP "memory.reclaim", "16M");
+	write_text("/proc/sys/vm/compact_memory", "1");
+	usleep(50000);
+}
+
+FIXTURE_VARIANT_ADD(race, alone) { .disturb = nothing };
+FIXTURE_VARIANT_ADD(race, cpu_hotplug) { .disturb = hotplug };
+FIXTURE_VARIANT_ADD(race, knobs) { .disturb = switch_knobs };
+FIXTURE_VARIANT_ADD(race, reclaim) { .disturb = take_pages };
+
+FIXTURE_SETUP(race)
+{
+	if (geteuid())
+		SKIP(return, "not root");
+	if (access(SYSFS, F_OK))
+		SKIP(return, "no " SYSFS ": CONFIG_PARALLEL_ZAP");
+	if (variant->disturb == hotplug &&
+	    access("/sys/devices/system/cpu/cpu1/online", W_OK))
+		SKIP(return, "no CPU to unplug");
+	ASSERT_TRUE(share_all(&self->setup));
+}
+
+FIXTURE_TEARDOWN(race)
+{
+	write_text("/sys/devices/system/cpu/cpu1/online", "1");
+	restore(&self->setup);
+}
+
+TEST_F_TIMEOUT(race, stamps_stay, 300)
+{
+	struct racer racers[RACERS] = {};
+	pthread_t threads[RACERS];
+	atomic_bool stop = false;
+	int i;
+
+	for (i = 0; i < RACERS; i++) {
+		racers[i].seed = i + 1;
+		racers[i].stop = &stop;
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, race, &racers[i]));
+	}
+	for (i = 0; i < 100; i++)
+		variant->disturb(i);
+	stop = true;
+	for (i = 0; i < RACERS; i++) {
+		pthread_join(threads[i], NULL);
+		EXPECT_EQ(NULL, racers[i].failed) {
+			TH_LOG("%s", racers[i].failed);
+		}
+		EXPECT_GT(racers[i].rounds, 0);
+	}
+}
+
+TEST_HARNESS_MAIN
