@@ -96,6 +96,7 @@ class Plot:
     ylabel: str
     series: dict[str, list[tuple[float, float]]]	# by column
     log: bool = True
+    labels: tuple[str, ...] = ()	# of x = 1, 2, ...: bars in place of lines
 
 
 def say(text: str) -> None:

@@ -49,12 +49,18 @@ def draw(plot: Plot) -> str:
     lines = ["set terminal svg size 720,400 dynamic background rgb 'white' font 'system-ui,sans-serif,13'",
              f'set xlabel "{plot.xlabel}"', f'set ylabel "{plot.ylabel}"', "set key top left reverse Left",
              "set border 3 lw 0.8", "set tics nomirror", 'set grid ytics lw 0.4 dt 3', "set format '%.0s%c'"]
-    lines += ["set logscale xy"] if plot.log else []
+    lines += [f"set logscale {'y' if plot.labels else 'xy'}"] if plot.log else []
+    if plot.labels:
+        tics = ", ".join(f'"{label}" {x}' for x, label in enumerate(plot.labels, 1))
+        lines += [f"set xtics rotate by 30 right ({tics})", f"set xrange [0.4:{len(plot.labels) + 0.6}]",
+                  "set style fill solid", "set boxwidth 0.22", "set key top right"]
     parts, data = [], []
     for column, points in plot.series.items():
         colour, mark = COLOURS[column]
         name = "off (patched, knobs off)" if column == "off" else column
-        parts.append(f"'-' using 1:2 with linespoints lw 2 pt {mark} ps 0.8 lc rgb '{colour}' title '{name}'")
+        place = f"(${1}+{0.24 * (len(parts) - 1):.2f}):2 with boxes" if plot.labels else \
+            f"1:2 with linespoints lw 2 pt {mark} ps 0.8"
+        parts.append(f"'-' using {place} lc rgb '{colour}' title '{name}'")
         data += [f"{x} {y}" for x, y in points] + ["e"]
     lines += ["plot " + ", ".join(parts)] + data
     done = subprocess.run(["gnuplot"], input="\n".join(lines), capture_output=True, text=True, check=False)

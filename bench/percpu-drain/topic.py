@@ -89,11 +89,12 @@ def specs(demo: bool) -> list[Spec]:
 
 
 def plot(figures: list[Figure]) -> Plot:
-    """One point a load, in the order of the table."""
     series: dict[str, list[tuple[float, float]]] = {}
-    mine = [f for f in figures if "sent to an isolated CPU, idle" in f.name]
-    for number, figure in enumerate(mine, 1):
+    mine = [(name, f) for name, (what, _, _) in LOADS.items() for f in figures
+            if f.name == f"{what}: sent to an isolated CPU, idle"]
+    for number, (_, figure) in enumerate(mine, 1):
         for column, value in figure.values.items():
             if value is not None:
                 series.setdefault(column, []).append((number, value + 1))
-    return Plot("Times that an idle isolated CPU was disturbed, plus one", "load, in the table's order", "times", series)
+    return Plot("Times that an idle isolated CPU was disturbed", "load", "times, plus one", series,
+                labels=tuple(name.replace("_", " ") for name, _ in mine))
