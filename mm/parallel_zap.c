@@ -29,6 +29,7 @@
 #include <linux/sched/cputime.h>
 #include <linux/sched/isolation.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/rt.h>
 #include <linux/sched/stat.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
@@ -80,7 +81,10 @@ static atomic_t nr_node_helpers[MAX_NUMNODES];
  * @any_node:	claim memory of other nodes, too: theirs have no idle CPU
  * @last:	index of the area of its last chunk, or -1; under the job's lock
  * @in_use:	set by the owner as it queues the work, cleared by the helper as
- *		it leaves, so that the owner may use all of this again
+ *		it leaves, so that the owner may use all of this again. If its
+ *		kworker is still on its way out, it runs on the node where it
+ *		was before; that is no more than a chunk of another node.
+ * @running:	it has begun, and not left
  */
 struct zap_helper {
 	struct work_struct work;
@@ -89,6 +93,7 @@ struct zap_helper {
 	bool any_node;
 	int last;
 	bool in_use;
+	bool running;
 };
 
 /**
@@ -133,8 +138,8 @@ struct zap_job {
 
 static unsigned long chunk_bytes(void)
 {
-	return max((unsigned long)READ_ONCE(zap_limits.chunk_mb) << 20,
-		   PMD_SIZE);
+	return ALIGN((unsigned long)READ_ONCE(zap_limits.chunk_mb) << 20,
+		     PMD_SIZE);
 }
 
 /* What there is to unmap; swap entries take their time, too. */
@@ -154,9 +159,9 @@ static void look_at_area(struct mm_struct *mm, struct zap_area *area)
 	pgd_t *pgd = pgd_offset(mm, addr);
 	p4d_t *p4d;
 	pud_t *pud, pudval;
-	pmd_t pmdval;
+	pmd_t *pmd, pmdval;
 
-	area->huge = false;
+	area->huge_end = addr;
 	if (zap_area_empty(area) || pgd_none(pgdp_get(pgd)))
 		return;
 	p4d = p4d_offset(pgd, addr);
@@ -166,20 +171,36 @@ static void look_at_area(struct mm_struct *mm, struct zap_area *area)
 	pudval = pudp_get(pud);
 	if (!pud_present(pudval) || pud_leaf(pudval))
 		return;
-	pmdval = pmdp_get_lockless(pmd_offset(pud, addr));
+	pmd = pmd_offset(pud, addr);
+	pmdval = pmdp_get_lockless(pmd);
 	if (!pmd_present(pmdval))
 		return;
-	area->huge = pmd_leaf(pmdval);
 	area->nid = page_to_nid(pmd_page(pmdval));
+	while (pmd_present(pmdval) && pmd_leaf(pmdval)) {
+		addr = pmd_addr_end(addr, area->end);
+		area->huge_end = addr;
+		if (addr == area->end || IS_ALIGNED(addr, PUD_SIZE))
+			break;
+		pmdval = pmdp_get_lockless(++pmd);
+	}
 }
 
-static unsigned int nr_helpers(struct zap_job *job)
+/* A helper that was queued adds nothing to the rate before it has begun. */
+static unsigned int nr_at_work(struct zap_job *job)
 {
 	unsigned int i, nr = 0;
 
 	for (i = 0; i < NR_ZAP_HELPERS; i++)
-		/* Pairs with the release in zap_help(). */
-		nr += smp_load_acquire(&job->helper[i].in_use);
+		nr += READ_ONCE(job->helper[i].running);
+	return nr;
+}
+
+static unsigned int nr_in_use(struct zap_job *job)
+{
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < NR_ZAP_HELPERS; i++)
+		nr += READ_ONCE(job->helper[i].in_use);
 	return nr;
 }
 
@@ -200,7 +221,7 @@ static void move_worker(struct zap_job *job, int *last, int to)
 static bool zap_chunk(struct zap_job *job, struct mmu_gather *tlb, int *last,
 		      int nid, bool helper)
 {
-	unsigned int nr_workers = nr_helpers(job) + 1;
+	unsigned int nr_workers = nr_at_work(job) + 1;
 	struct vm_area_struct *vma;
 	unsigned long start, end;
 	int i;
@@ -240,6 +261,7 @@ static void zap_help(struct work_struct *work)
 	unsigned int chunks = 0;
 	struct mmu_gather tlb;
 
+	WRITE_ONCE(helper->running, true);
 	if (job->fullmm)
 		tlb_gather_mmu_fullmm(&tlb, job->mm);
 	else
@@ -252,6 +274,8 @@ static void zap_help(struct work_struct *work)
 			break;
 		}
 	}
+	/* What was mlocked is in a batch of this CPU, which may be idle now. */
+	lru_add_drain();
 	tlb_finish_mmu(&tlb);
 
 	usecs = div_u64(task_sched_runtime(current) - usecs, NSEC_PER_USEC);
@@ -264,7 +288,8 @@ static void zap_help(struct work_struct *work)
 	}
 	trace_zap_helper_leave(job->mm, reason, chunks, usecs);
 	put_helper_slot(helper->nid);
-	/* Pairs with nr_helpers(). The job stays until this work is done. */
+	WRITE_ONCE(helper->running, false);
+	/* Pairs with start_helper(). The job stays until this work is done. */
 	smp_store_release(&helper->in_use, false);
 }
 
@@ -336,13 +361,25 @@ static bool start_helper(struct zap_job *job)
 	bool any_node, denied = false, capped = false;
 	struct zap_helper *helper = NULL;
 	int i, nid = NUMA_NO_NODE;
+	bool quota;
 
 	if (tsk_is_oom_victim(current)) {
 		count_vm_event(ZAP_REFUSED_PRESSURE);
 		return false;
 	}
+	/*
+	 * Preferred tasks would wait for a helper that is not. Those that want
+	 * idle CPU time only get no more of it by another name.
+	 */
+	if (rt_or_dl_task(current) || task_nice(current) < 0 ||
+	    current->policy == SCHED_IDLE) {
+		count_vm_event(ZAP_REFUSED_PRIORITY);
+		return false;
+	}
 	/* kworkers would use CPU time that the group was not given. */
-	if (cfs_task_bw_constrained(current)) {
+	scoped_guard(rcu)
+		quota = cfs_task_bw_constrained(current);
+	if (quota) {
 		count_vm_event(ZAP_REFUSED_QUOTA);
 		return false;
 	}
@@ -386,8 +423,11 @@ static void look_at_pace(struct zap_job *job)
 
 	scoped_guard(spinlock, &job->lock)
 		left = (job->areas.left + job->limit - job->pos) >> PAGE_SHIFT;
+	/* While one is on its way, nothing can be said about the next one. */
+	if (nr_in_use(job) != nr_at_work(job))
+		return;
 	if (zap_pace_wants_helper(&job->pace, now, rss, min(left, rss),
-				  nr_helpers(job), min_ns))
+				  nr_at_work(job), min_ns))
 		job->wanted = true;
 	if (!job->wanted || now < job->not_before)
 		return;
@@ -523,7 +563,7 @@ static int __init parallel_zap_init(void)
 	zap_limits.max_helpers = max(2U, num_online_cpus() / 8);
 
 	zap_wq = alloc_workqueue("parallel_zap",
-				 WQ_UNBOUND | WQ_FREEZABLE | WQ_SYSFS, 0);
+				 WQ_UNBOUND | WQ_SYSFS, 0);
 	if (!attrs || !zap_wq)
 		goto fail;
 	/*

@@ -24,7 +24,7 @@
  * @next:	where the next chunk begins; @end if there is nothing left
  * @end:	address after the last one
  * @nid:	node that has the memory at @next, as a hint; or NUMA_NO_NODE
- * @huge:	PMDs map memory at @next: their lock covers a PUD's range
+ * @huge_end:	PMDs map memory from @next to there, and share a lock, as a hint
  * @nr_workers:	workers that have taken their last chunk here
  */
 struct zap_area {
@@ -32,7 +32,7 @@ struct zap_area {
 	unsigned long next;
 	unsigned long end;
 	int nid;
-	bool huge;
+	unsigned long huge_end;
 	unsigned int nr_workers;
 };
 
@@ -84,7 +84,7 @@ zap_areas_add(struct zap_areas *areas, struct vm_area_struct *vma,
 		area->next = start;
 		area->end = stop;
 		area->nid = NUMA_NO_NODE;
-		area->huge = false;
+		area->huge_end = start;
 		areas->left += stop - start;
 		start = stop;
 	}
@@ -134,8 +134,8 @@ static inline int zap_areas_pick(const struct zap_areas *areas, int last,
  * @max:	bytes of a chunk, at most; a multiple of PMD_SIZE
  * @nr_workers:	workers of the job, to leave some for each of them
  *
- * Where PMDs map memory, a chunk is all that shares their lock, as such
- * memory takes a hundredth of the time.
+ * A chunk may be larger where PMDs map memory, up to all that shares their
+ * lock: such memory takes a hundredth of the time.
  *
  * Return: the address after the chunk, which began at the area's next.
  */
@@ -146,14 +146,12 @@ zap_areas_claim(struct zap_areas *areas, int i, unsigned long max,
 	struct zap_area *area = &areas->area[i];
 	unsigned long start = area->next, size, end;
 
-	if (area->huge) {
-		end = ALIGN_DOWN(start, PUD_SIZE) + PUD_SIZE;
-	} else {
-		/* Towards the end the chunks get smaller. */
-		size = min(max, areas->left / (2 * nr_workers));
-		size = max(ALIGN_DOWN(size, PMD_SIZE), PMD_SIZE);
-		end = ALIGN_DOWN(start, PMD_SIZE) + size;
-	}
+	/* Towards the end the chunks get smaller. */
+	size = min(max, areas->left / (2 * nr_workers));
+	size = max(ALIGN_DOWN(size, PMD_SIZE), PMD_SIZE);
+	end = ALIGN_DOWN(start, PMD_SIZE) + size;
+	if (area->huge_end - start > end - start)
+		end = area->huge_end;
 	/* Not min(): it may have wrapped, at the end of the address space. */
 	if (end - start > area->end - start)
 		end = area->end;

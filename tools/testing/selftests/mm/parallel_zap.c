@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -739,6 +740,55 @@ TEST_F(zap, affinity_is_obeyed)
 		ASSERT_EQ(0, status);
 	}
 	EXPECT_GT(vm_event("zap_refused_cpuset"), refused);
+	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
+}
+
+static void touch_as_realtime(size_t size)
+{
+	struct sched_param param = { .sched_priority = 1 };
+	char *p = map(size);
+
+	if (!p)
+		_exit(2);
+	stamp(p, size, 0);
+	if (sched_setscheduler(0, SCHED_FIFO, &param))
+		_exit(2);
+}
+
+static void touch_as_idle(size_t size)
+{
+	struct sched_param param = {};
+
+	touch_and_exit(size);
+	if (sched_setscheduler(0, SCHED_IDLE, &param))
+		_exit(2);
+}
+
+static void touch_as_nice(size_t size)
+{
+	touch_and_exit(size);
+	if (setpriority(PRIO_PROCESS, 0, -1))
+		_exit(2);
+}
+
+/* Neither who is preferred to helpers, nor who is to have idle time only. */
+TEST_F(zap, priority_is_not_inverted)
+{
+	void (* const classes[])(size_t size) = {
+		touch_as_realtime, touch_as_idle, touch_as_nice
+	};
+	unsigned long chunks = vm_event("zap_chunk_helper"), refused;
+	int status;
+	pid_t pid;
+
+	ASSERT_TRUE(group_create());
+	for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
+		refused = vm_event("zap_refused_priority");
+		pid = in_group(classes[i], 64 * MB);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(0, status);
+		EXPECT_GT(vm_event("zap_refused_priority"), refused);
+	}
 	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
 }
 
