@@ -105,14 +105,9 @@ seal() { $LOADS seal $IDLE; }
 # With something to reclaim, so that it is tried before anybody is killed.
 oom() { cat "/dev/zram$disk" >/dev/null && $LOADS oom; }
 
-# shares PATH... - The share of the CPUs that each path has left alone, by its
-# counters.
+# The share of the CPUs that each path has left alone, by its counters.
 shares() {
-	local path considered
-	for path; do
-		considered=$(awk -v name="${path}_considered" '$1 == name { print $2 }' /proc/vmstat)
-		[ "${considered:-0}" = 0 ] ||
-			awk -v name="${path}_reached" -v of="$considered" -v path="$path" \
-				'$1 == name { printf "= avoided_%s %.2f\n", path, 100 * (1 - $2 / of) }' /proc/vmstat
-	done
+	awk '/_considered / { sub("_considered", "", $1); c[$1] = $2 }
+	     /_reached / { sub("_reached", "", $1); r[$1] = $2 }
+	     END { for (p in c) if (c[p] && p in r) printf "= avoided_%s %.2f\n", p, 100 * (1 - r[p] / c[p]) }' /proc/vmstat
 }

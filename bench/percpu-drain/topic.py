@@ -48,8 +48,7 @@ def disturb(job: str, mem: str, names: list[str], *after: str) -> Job:
 
 
 def jobs(demo: bool) -> list[Job]:
-    todo = [disturb("disturb", "3G", [name for name in loads(demo) if name != "oom"],
-                    "shares " + " ".join(PATHS))]
+    todo = [disturb("disturb", "3G", [name for name in loads(demo) if name != "oom"], "shares")]
     if not demo:
         todo += [disturb("oom", "768M", ["oom"])]
     cost = [". /payload/guest.sh", "knobs"]
