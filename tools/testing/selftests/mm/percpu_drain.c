@@ -754,6 +754,30 @@ static void *use_page(void *arg)
 	return NULL;
 }
 
+/* Leaves a new page and one of a new file in the batches of user->cpu. */
+static int fill_batches(struct page_user *user)
+{
+	pthread_t thread;
+	void *result;
+
+	user->page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	user->fd = memfd_create("percpu_drain", MFD_ALLOW_SEALING);
+	if (user->page == MAP_FAILED || user->fd < 0)
+		return -1;
+	if (pthread_create(&thread, NULL, use_page, user) ||
+	    pthread_join(thread, &result))
+		return -1;
+
+	return (long)result;
+}
+
+static void give_back(struct page_user *user)
+{
+	munmap(user->page, 4096);
+	close(user->fd);
+}
+
 FIXTURE(drained)
 {
 	long isolated_cache;
@@ -791,18 +815,9 @@ TEST_F_TIMEOUT(drained, pages_move_and_files_are_sealed, 300)
 
 	for (round = 0; round < ROUNDS; round++) {
 		struct page_user user = { .cpu = round % nr_cpus };
-		pthread_t thread;
-		void *pages[1], *result;
+		void *pages[1];
 
-		user.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		ASSERT_NE(user.page, MAP_FAILED);
-		user.fd = memfd_create("percpu_drain", MFD_ALLOW_SEALING);
-		ASSERT_GE(user.fd, 0);
-
-		ASSERT_EQ(pthread_create(&thread, NULL, use_page, &user), 0);
-		ASSERT_EQ(pthread_join(thread, &result), 0);
-		ASSERT_EQ(result, NULL);
+		ASSERT_EQ(fill_batches(&user), 0);
 
 		/* Each is to drain for itself. */
 		if (round & 1)
@@ -823,8 +838,7 @@ TEST_F_TIMEOUT(drained, pages_move_and_files_are_sealed, 300)
 		if (!(round & 1))
 			EXPECT_EQ(fcntl(user.fd, F_ADD_SEALS, F_SEAL_WRITE), 0)
 				TH_LOG("CPU %d: %s", user.cpu, strerror(errno));
-		munmap(user.page, 4096);
-		close(user.fd);
+		give_back(&user);
 	}
 	if (!moved)
 		TH_LOG("one node only: no page was moved");
@@ -860,17 +874,8 @@ TEST_F_TIMEOUT(drained, memory_goes_offline, 300)
 
 	for (round = 0; round < 2 * nr_cpus; round++) {
 		struct page_user user = { .cpu = round % nr_cpus };
-		pthread_t thread;
-		void *result;
 
-		user.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		ASSERT_NE(user.page, MAP_FAILED);
-		user.fd = memfd_create("percpu_drain", MFD_ALLOW_SEALING);
-		ASSERT_GE(user.fd, 0);
-		ASSERT_EQ(pthread_create(&thread, NULL, use_page, &user), 0);
-		ASSERT_EQ(pthread_join(thread, &result), 0);
-		ASSERT_EQ(result, NULL);
+		ASSERT_EQ(fill_batches(&user), 0);
 
 		block = movable_block_of(user.page);
 		if (block >= 0) {
@@ -891,8 +896,7 @@ TEST_F_TIMEOUT(drained, memory_goes_offline, 300)
 				done++;
 			}
 		}
-		munmap(user.page, 4096);
-		close(user.fd);
+		give_back(&user);
 	}
 	if (!done)
 		SKIP(return, "no page in movable memory: movablecore=, MEMORY_HOTREMOVE");
