@@ -735,9 +735,72 @@ TEST_F_TIMEOUT(isolated, partitions_are_drained, 300)
  */
 #define ROUNDS 100
 
+/* Blocks of movable memory that can go offline, if nobody holds their pages. */
+static bool removable[1024];
+static unsigned long block_bytes;
+
+static bool is_removable(long block)
+{
+	return block >= 0 && block < (long)ARRAY_SIZE(removable) &&
+	       removable[block];
+}
+
+/* The block of memory that has this page, or -1. */
+static long block_of(char *page)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	unsigned long pfn = pagemap_get_pfn(fd, page);
+
+	close(fd);
+	return pfn == -1UL ? -1L : (long)(pfn * getpagesize() / block_bytes);
+}
+
+static int write_block(long block, const char *state)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), MEMORY "memory%ld/state", block);
+	return write_text(path, state);
+}
+
+static int set_block_offline(long block)
+{
+	int i, err = -1;
+
+	/* Somebody else may have a page in use for a moment. */
+	for (i = 0; i < ATTEMPTS && err && err != EINVAL; i++)
+		err = write_block(block, "offline");
+	return err;
+}
+
+/* Others have a page that boot took, or a part that firmware has. */
+static bool find_removable_blocks(void)
+{
+	char path[64], buf[64];
+	bool found = false;
+	long block;
+
+	if (!read_text(MEMORY "block_size_bytes", buf, sizeof(buf)))
+		return false;
+	block_bytes = strtoul(buf, NULL, 16);
+	for (block = 0; block < (long)ARRAY_SIZE(removable); block++) {
+		snprintf(path, sizeof(path), MEMORY "memory%ld/valid_zones", block);
+		if (!read_text(path, buf, sizeof(buf)) || strcmp(buf, "Movable") ||
+		    set_block_offline(block))
+			continue;
+		removable[block] = !write_block(block, "online_movable");
+		found |= removable[block];
+	}
+	return found;
+}
+
+#define USER_BYTES	(256UL << 20)
+
 struct page_user {
 	int cpu;
-	char *page;
+	bool removable;		/* the page is to be in a removable block */
+	char *pages;		/* what has been touched */
+	char *page;		/* the last one of it */
 	int fd;
 };
 
@@ -745,10 +808,17 @@ static void *use_page(void *arg)
 {
 	struct page_user *user = arg;
 	char buf[4096] = "";
+	unsigned long i;
 
 	if (run_on(user->cpu))
 		return (void *)2L;
-	user->page[0] = 1;
+	for (i = 0; i < USER_BYTES / 4096; i++) {
+		user->page = user->pages + i * 4096;
+		user->page[0] = 1;
+		if (!user->removable ||
+		    (i % 64 == 0 && is_removable(block_of(user->page))))
+			break;
+	}
 	if (write(user->fd, buf, sizeof(buf)) != sizeof(buf))
 		return (void *)1L;
 	return NULL;
@@ -760,11 +830,13 @@ static int fill_batches(struct page_user *user)
 	pthread_t thread;
 	void *result;
 
-	user->page = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	user->pages = mmap(NULL, USER_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	user->fd = memfd_create("percpu_drain", MFD_ALLOW_SEALING);
-	if (user->page == MAP_FAILED || user->fd < 0)
+	if (user->pages == MAP_FAILED || user->fd < 0)
 		return -1;
+	/* Each is to be in a batch by itself. */
+	madvise(user->pages, USER_BYTES, MADV_NOHUGEPAGE);
 	if (pthread_create(&thread, NULL, use_page, user) ||
 	    pthread_join(thread, &result))
 		return -1;
@@ -774,7 +846,7 @@ static int fill_batches(struct page_user *user)
 
 static void give_back(struct page_user *user)
 {
-	munmap(user->page, 4096);
+	munmap(user->pages, USER_BYTES);
 	close(user->fd);
 }
 
@@ -844,62 +916,38 @@ TEST_F_TIMEOUT(drained, pages_move_and_files_are_sealed, 300)
 		TH_LOG("one node only: no page was moved");
 }
 
-/* The block of movable memory that has this page, or -1. */
-static long movable_block_of(char *page)
-{
-	unsigned long pfn, size;
-	char buf[64], path[64];
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-
-	pfn = pagemap_get_pfn(fd, page);
-	close(fd);
-	if (!read_text(MEMORY "block_size_bytes", buf, sizeof(buf)) ||
-	    pfn == -1UL)
-		return -1;
-	size = strtoul(buf, NULL, 16);
-	snprintf(path, sizeof(path), MEMORY "memory%lu/valid_zones",
-		 pfn * getpagesize() / size);
-	if (!read_text(path, buf, sizeof(buf)) || strcmp(buf, "Movable"))
-		return -1;
-
-	return pfn * getpagesize() / size;
-}
-
 /* What a batch holds cannot be moved: the block would never be offline. */
 TEST_F_TIMEOUT(drained, memory_goes_offline, 300)
 {
 	long nr_cpus = sysconf(_SC_NPROCESSORS_ONLN), block;
-	int round, i, err, done = 0;
-	char path[64];
+	struct page_user users[nr_cpus];
+	int cpu, err, done = 0;
 
-	for (round = 0; round < 2 * nr_cpus; round++) {
-		struct page_user user = { .cpu = round % nr_cpus };
+	if (!find_removable_blocks())
+		SKIP(return, "no block can go offline: movablecore=");
+	for (cpu = 0; cpu < nr_cpus; cpu++) {
+		struct page_user *user = &users[cpu];
 
-		ASSERT_EQ(fill_batches(&user), 0);
+		user->cpu = cpu;
+		user->removable = true;
+		ASSERT_EQ(fill_batches(user), 0);
+		block = block_of(user->page);
+		if (!is_removable(block))
+			continue;
 
-		block = movable_block_of(user.page);
-		if (block >= 0) {
-			strcpy(user.page, "offline");
-			snprintf(path, sizeof(path), MEMORY "memory%ld/state",
-				 block);
-			/* Somebody else may have a page in use for a moment. */
-			for (i = 0, err = -1; i < ATTEMPTS && err && err != EINVAL; i++)
-				err = write_text(path, "offline");
-			EXPECT_STREQ(user.page, "offline");
-			/* Firmware has a part of this block, so it stays. */
-			if (err != EINVAL) {
-				EXPECT_EQ(err, 0)
-					TH_LOG("CPU %d: %s", user.cpu,
-					       strerror(err));
-				EXPECT_NE(movable_block_of(user.page), block);
-				EXPECT_EQ(write_text(path, "online_movable"), 0);
-				done++;
-			}
-		}
-		give_back(&user);
+		strcpy(user->page, "offline");
+		err = set_block_offline(block);
+		EXPECT_EQ(err, 0)
+			TH_LOG("CPU %d, block %ld: %s", cpu, block, strerror(err));
+		EXPECT_STREQ(user->page, "offline");
+		EXPECT_NE(block_of(user->page), block);
+		EXPECT_EQ(write_block(block, "online_movable"), 0);
+		done++;
 	}
-	if (!done)
-		SKIP(return, "no page in movable memory: movablecore=, MEMORY_HOTREMOVE");
+	EXPECT_GT(done, 0);
+	/* Only now: the next one would get the pages of other blocks again. */
+	for (cpu = 0; cpu < nr_cpus; cpu++)
+		give_back(&users[cpu]);
 }
 
 /*
