@@ -21,6 +21,7 @@
  */
 
 #include <linux/cpumask.h>
+#include <linux/fs.h>
 #include <linux/hugetlb.h>
 #include <linux/init.h>
 #include <linux/mm.h>
@@ -304,7 +305,7 @@ static bool node_has_idle_cpu(int nid, bool *denied)
 
 	guard(rcu)();
 	for_each_cpu_and(cpu, cpumask_of_node(nid), cpu_online_mask) {
-		if (cpu_is_isolated(cpu))
+		if (cpu_is_isolated(cpu) || !housekeeping_cpu(cpu, HK_TYPE_WQ))
 			continue;
 		if (!cpumask_test_cpu(cpu, current->cpus_ptr)) {
 			*denied = true;
@@ -368,10 +369,11 @@ static bool start_helper(struct zap_job *job)
 		return false;
 	}
 	/*
-	 * Preferred tasks would wait for a helper that is not. Those that want
-	 * idle CPU time only get no more of it by another name.
+	 * Preferred tasks would wait for a helper that is not. Those that are
+	 * less favoured get no more CPU time by another name.
 	 */
 	if (rt_or_dl_task(current) || task_nice(current) < 0 ||
+	    task_nice(current) > ZAP_HELPER_NICE ||
 	    current->policy == SCHED_IDLE) {
 		count_vm_event(ZAP_REFUSED_PRIORITY);
 		return false;
@@ -475,10 +477,13 @@ static struct zap_job *create_job(struct mmu_gather *tlb,
 	return job;
 }
 
-/* Only what needs nothing of the owner, and where a chunk is just a range. */
+/*
+ * Only what needs nothing of the owner, and where a chunk is just a range: in
+ * DAX one may end within a huge PUD, and split it.
+ */
 static bool shareable(struct vm_area_struct *vma)
 {
-	if (is_vm_hugetlb_page(vma) ||
+	if (is_vm_hugetlb_page(vma) || vma_is_dax(vma) ||
 	    (vma->vm_flags & (VM_PFNMAP | VM_MIXEDMAP | VM_IO)))
 		return false;
 	return !vma->vm_file || !mm_flags_test(MMF_HAS_UPROBES, vma->vm_mm);
@@ -498,6 +503,7 @@ bool __zap_share_vma(struct zap_job **jobp, struct mmu_gather *tlb,
 		return false;
 	if (!job) {
 		if ((!tlb->fullmm && !READ_ONCE(zap_limits.always)) ||
+		    limit - start < 2 * chunk ||
 		    mm_pages(vma->vm_mm) < 2 * (chunk >> PAGE_SHIFT))
 			return false;
 		job = create_job(tlb, vma, limit, details);
@@ -567,10 +573,12 @@ static int __init parallel_zap_init(void)
 	if (!attrs || !zap_wq)
 		goto fail;
 	/*
-	 * The node of the memory, and any idle CPU of it. With the default
-	 * scope, queue_work_node() would pile helpers up around its first CPU.
+	 * The node of the memory, any idle CPU of it, and no other. With the
+	 * default scope, queue_work_node() would pile helpers up around its
+	 * first CPU.
 	 */
 	attrs->affn_scope = WQ_AFFN_NUMA;
+	attrs->affn_strict = true;
 	attrs->nice = ZAP_HELPER_NICE;
 	if (apply_workqueue_attrs(zap_wq, attrs) || parallel_zap_sysfs_init())
 		goto fail;

@@ -157,6 +157,7 @@ zap_areas_claim(struct zap_areas *areas, int i, unsigned long max,
 		end = area->end;
 
 	area->next = end;
+	area->huge_end = end;	/* nothing is known of what comes now */
 	areas->left -= end - start;
 	return end;
 }

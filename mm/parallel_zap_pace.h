@@ -79,7 +79,8 @@ zap_pace_wants_helper(struct zap_pace *pace, u64 now, unsigned long rss,
 	rate = div64_u64((u64)pages * NSEC_PER_SEC, ns);
 	if (!rate)
 		return false;
-	if (div64_u64((u64)left * NSEC_PER_SEC, rate) <= min_ns)
+	/* In microseconds, as nanoseconds of 75 TiB might not fit. */
+	if (div64_u64((u64)left * USEC_PER_SEC, rate) * NSEC_PER_USEC <= min_ns)
 		return false;
 
 	if (!helpers)

@@ -29,8 +29,8 @@ def size(demo: bool) -> int:
 def jobs(demo: bool) -> list[Job]:
     boots = 3 if demo else SPREAD_BOOTS
     todo = [
-        Job("cost", body("warm exit 4k 64", "zap exit 4k 1024", "warm fork 200", "zap fork 2000",
-                         "warm small 100", "zap small 2000"), mem="1536M"),
+        Job("cost", body("warm exit 4k 64", "zap exit 4k 1024 | sed 's/exit_4k/alone/'", "warm fork 200", "zap fork 2000",
+                         "warm maps 100 256", "zap maps 2000 256", "warm maps 10 16384", "zap maps 40 16384"), mem="1536M"),
     ]
     if demo:
         return todo + [Job("exit", body(f"helped exit_4k zap exit 4k {size(demo)}"), mode="parallel", cpus=2, nodes=2,
@@ -41,8 +41,9 @@ def jobs(demo: bool) -> list[Job]:
         Job("late", body("zap late 1024 1"), mode="parallel", mem="2G", cpus=2, nodes=2, boots=boots),
         Job("exit", body(f"helped exit_4k zap exit 4k {size(demo)}"), mode="parallel", cpus=2, nodes=2,
             mem="9G", boots=boots, limit=600),
-        Job("others", body("helped munmap zap munmap 4k 2048", "helped dontneed zap dontneed 4k 2048",
-                           "helped thp huge exit 2048", "helped mthp mthp exit 2048",
+        Job("live", body(f"helped munmap zap munmap 4k {size(demo)}", f"helped dontneed zap dontneed 4k {size(demo)}"),
+            mode="parallel", cpus=2, nodes=2, mem="9G", boots=boots, limit=600),
+        Job("others", body("helped thp huge exit 2048", "helped mthp mthp exit 2048",
                            "helped shmem zap exit shmem 1024", "helped swap swapped exit 512",
                            "helped flushes flushes 1024"),
             mode="parallel", cpus=2, nodes=2, mem="3584M", boots=boots, limit=600),
@@ -63,9 +64,11 @@ def specs(demo: bool) -> list[Spec]:
         Spec(f"exit of {size(demo) >> 10} GiB of 4 KiB pages, two CPUs", "seconds", "parallel", seconds("exit_4k")),
         Spec("  zapped by helpers", "%", "parallel", per("share_exit_4k", 1), better="higher"),
         Spec("exit of 1 GiB, one CPU, a 4 KiB page", "instructions", "cost",
-             per("exit_4k", 1024 * PAGES_A_MIB)),
+             per("alone", 1024 * PAGES_A_MIB)),
         Spec("fork, exit and wait of a small process", "instructions", "cost", per("fork", 1)),
-        Spec("mmap, touch and munmap of 256 KiB", "instructions", "cost", per("small", 1)),
+        Spec("mmap, touch and munmap of 256 KiB", "instructions", "cost", per("maps_256k", 1)),
+        Spec("mmap, touch and munmap of 16 MiB, a page", "instructions", "cost",
+             per("maps_16384k", 16 * PAGES_A_MIB)),
     ]
     if demo:
         return result
@@ -73,8 +76,8 @@ def specs(demo: bool) -> list[Spec]:
         Spec("exit of 1 GiB, all that two CPUs do, a 4 KiB page", "instructions", "cost",
              per("total", 1024 * PAGES_A_MIB)),
         Spec("  zapped by helpers", "%", "cost", per("share_total", 1), better="higher"),
-        Spec("munmap() of 2 GiB of 4 KiB pages", "seconds", "parallel", seconds("munmap_4k")),
-        Spec("MADV_DONTNEED of 2 GiB of 4 KiB pages", "seconds", "parallel", seconds("dontneed_4k")),
+        Spec("munmap() of 8 GiB of 4 KiB pages", "seconds", "parallel", seconds("munmap_4k")),
+        Spec("MADV_DONTNEED of 8 GiB of 4 KiB pages", "seconds", "parallel", seconds("dontneed_4k")),
         Spec("exit of 2 GiB of huge pages", "seconds", "parallel", seconds("exit_thp")),
         Spec("exit of 2 GiB of 64 KiB folios", "seconds", "parallel", seconds("exit_64k")),
         Spec("exit of 1 GiB of shared memory, mapped", "seconds", "parallel", seconds("exit_shmem")),
@@ -84,8 +87,7 @@ def specs(demo: bool) -> list[Spec]:
                for n in NODES]
     result += [
         Spec("TLB flush interrupts a GiB of munmap(), two threads", "interrupts", "parallel", per("flushes", 1)),
-        Spec("another task's wake-up on the helper's CPU is late, p99", "ms", "parallel",
-             per("late_p99", 1e6)),
+        Spec("another task's wake-up on the helper's CPU is late, p99", "ms", "parallel", per("late_p99", 1e6)),
         Spec("  at most", "ms", "parallel", per("late_max", 1e6)),
     ]
     return result

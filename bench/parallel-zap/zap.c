@@ -4,7 +4,7 @@
  *   zap exit|munmap|dontneed KIND MIB    one process; times in ns
  *   zap nodes MIB                        exit, memory bound node by node
  *   zap fork N                           fork, exit and wait of a small process
- *   zap small N                          mmap, touch and munmap of 256 KiB
+ *   zap maps N KIB                       mmap, touch and munmap of KIB
  *   zap two MIB                          munmap, with a second thread that runs
  *   zap late MIB MS                      how late another task wakes up, on a
  *                                        helper's CPU, as MIB exit on CPU 0
@@ -188,9 +188,8 @@ static void small_exits(int nr)
 	printf("= fork %.0f\n", (now() - start) / nr);
 }
 
-static void small_maps(int nr)
+static void maps(int nr, size_t size)
 {
-	const size_t size = 256 << 10;
 	double start = now();
 
 	for (int i = 0; i < nr; i++) {
@@ -200,7 +199,7 @@ static void small_maps(int nr)
 			p[k] = 1;
 		munmap(p, size);
 	}
-	printf("= small %.0f\n", (now() - start) / nr);
+	printf("= maps_%zuk %.0f\n", size >> 10, (now() - start) / nr);
 }
 
 static void *run_forever(void *arg)
@@ -278,8 +277,8 @@ int main(int argc, char *argv[])
 		printf("= nodes %.0f\n", exit_of("4k", number * MB, 1));
 	} else if (!strcmp(what, "fork") && number) {
 		small_exits(number);
-	} else if (!strcmp(what, "small") && number) {
-		small_maps(number);
+	} else if (!strcmp(what, "maps") && number && argc > 3) {
+		maps(number, atol(argv[3]) << 10);
 	} else if (!strcmp(what, "two") && number) {
 		if (pthread_create(&thread, NULL, run_forever, NULL))
 			errx(1, "pthread_create");

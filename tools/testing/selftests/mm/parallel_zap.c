@@ -11,6 +11,7 @@
 #include "kselftest_harness.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
@@ -29,12 +30,16 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "../../../../mm/gup_test.h"
 #include "vm_util.h"
 
+#define GUP_TEST "/sys/kernel/debug/gup_test"
 #define SYSFS	"/sys/kernel/mm/parallel_zap/"
 #define CGROUP	"/sys/fs/cgroup/"
 #define HUGETLB	"/sys/kernel/mm/hugepages/hugepages-2048kB/"
 #define GROUP	CGROUP "parallel_zap_test/"
+#define TRACE	"/sys/kernel/tracing/instances/parallel_zap_test/"
+#define NODE	"/sys/devices/system/node/"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE	25
@@ -43,6 +48,7 @@
 #define MB	(1024 * 1024UL)
 #define PAGE	4096UL			/* x86_64, the only architecture */
 #define ROUNDS	20			/* until helpers have had a part */
+#define PATIENCE	300		/* seconds, for debug kernels in emulators */
 
 static const char * const knobs[] = {
 	"enabled", "min_ms", "chunk_mb", "helpers_per_node", "max_helpers"
@@ -250,7 +256,7 @@ FIXTURE_TEARDOWN(zap)
 
 #define HELPED() (!many_cpus() || vm_event("zap_chunk_helper") > self->setup.helped)
 
-TEST_F(zap, knobs_take_their_range_and_no_more)
+TEST_F_TIMEOUT(zap, knobs_take_their_range_and_no_more, PATIENCE)
 {
 	static const struct {
 		const char *name, *good[3], *bad[6];
@@ -287,9 +293,9 @@ TEST_F(zap, knobs_take_their_range_and_no_more)
 	}
 }
 
-TEST_F(zap, munmap_is_done_when_it_returns)
+TEST_F_TIMEOUT(zap, munmap_is_done_when_it_returns, PATIENCE)
 {
-	const size_t size = 128 * MB;
+	const size_t size = 32 * MB;
 	unsigned long jobs = vm_event("zap_job");
 
 	for (int i = 0; i < ROUNDS; i++) {
@@ -309,9 +315,9 @@ TEST_F(zap, munmap_is_done_when_it_returns)
 }
 
 /* Ends that are in the middle of page tables; and what is beside them. */
-TEST_F(zap, dontneed_takes_its_range_only)
+TEST_F_TIMEOUT(zap, dontneed_takes_its_range_only, PATIENCE)
 {
-	const size_t size = 96 * MB, edge = MB + 3 * PAGE;
+	const size_t size = 32 * MB, edge = MB + 3 * PAGE;
 
 	for (int i = 0; i < ROUNDS; i++) {
 		char *p = map(size);
@@ -333,9 +339,9 @@ TEST_F(zap, dontneed_takes_its_range_only)
 }
 
 /* A mapping over an old one, with mmap_lock held for write; and mremap(). */
-TEST_F(zap, maps_over_old_mappings)
+TEST_F_TIMEOUT(zap, maps_over_old_mappings, PATIENCE)
 {
-	const size_t size = 64 * MB;
+	const size_t size = 32 * MB;
 
 	for (int i = 0; i < ROUNDS; i++) {
 		char *p = map(size), *q = map(size);
@@ -353,6 +359,8 @@ TEST_F(zap, maps_over_old_mappings)
 		ASSERT_EQ(p, mremap(p, size, PAGE, 0));
 		ASSERT_TRUE(stamped(p, PAGE, i + 1));
 		ASSERT_EQ(0, munmap(p, PAGE));
+		if (i > 2 && HELPED())
+			break;
 	}
 	EXPECT_TRUE(HELPED());
 }
@@ -364,7 +372,7 @@ static bool hugetlb_pages(int nr)
 }
 
 /* Of each kind of memory, side by side, in one munmap(). */
-TEST_F(zap, all_kinds_of_mappings_go_together)
+TEST_F_TIMEOUT(zap, all_kinds_of_mappings_go_together, PATIENCE)
 {
 	const size_t size = 16 * MB;
 	bool huge = hugetlb_pages(4);
@@ -412,6 +420,8 @@ TEST_F(zap, all_kinds_of_mappings_go_together)
 		ASSERT_NE(MAP_FAILED, p);
 		ASSERT_TRUE(stamped(p, size, i));
 		ASSERT_EQ(0, munmap(p, size));
+		if (i > 2 && HELPED())
+			break;
 	}
 	close(fd);
 	hugetlb_pages(0);
@@ -419,9 +429,9 @@ TEST_F(zap, all_kinds_of_mappings_go_together)
 }
 
 /* Pages that a pipe holds keep what was in them, and nobody else gets them. */
-TEST_F(zap, pages_in_use_elsewhere_stay)
+TEST_F_TIMEOUT(zap, pages_in_use_elsewhere_stay, PATIENCE)
 {
-	const size_t size = 64 * MB;
+	const size_t size = 32 * MB;
 	int pipes[2];
 
 	ASSERT_EQ(0, pipe(pipes));
@@ -448,9 +458,51 @@ TEST_F(zap, pages_in_use_elsewhere_stay)
 		}
 		ASSERT_TRUE(stamped(q, size, ~i));
 		ASSERT_EQ(0, munmap(q, size));
+		if (i > 2 && HELPED())
+			break;
 	}
 	close(pipes[0]);
 	close(pipes[1]);
+	EXPECT_TRUE(HELPED());
+}
+
+/* So do pages that are pinned, as for a device. */
+TEST_F_TIMEOUT(zap, pinned_pages_stay, PATIENCE)
+{
+	const size_t size = 32 * MB, pinned = MB;
+	int fd = open(GUP_TEST, O_RDWR);
+	char *copy;
+
+	if (fd < 0)
+		SKIP(return, "no " GUP_TEST ": CONFIG_GUP_TEST, debugfs");
+	copy = map(pinned);
+	ASSERT_NE(NULL, copy);
+	for (int i = 0; i < ROUNDS; i++) {
+		char *p = map(size), *q;
+		struct pin_longterm_test pin = {
+			.addr = (unsigned long)(p + 20 * MB),
+			.size = pinned,
+			.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
+		};
+		__u64 to = (unsigned long)copy;
+
+		ASSERT_NE(NULL, p);
+		stamp(p, size, i);
+		ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_START, &pin));
+		ASSERT_EQ(0, munmap(p, size));
+
+		q = map(size);
+		ASSERT_NE(NULL, q);
+		stamp(q, size, ~i);
+		ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_READ, &to));
+		ASSERT_TRUE(stamped(copy, pinned, i + 20 * MB));
+		ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_STOP));
+		ASSERT_EQ(0, munmap(q, size));
+		if (i > 2 && HELPED())
+			break;
+	}
+	close(fd);
+	munmap(copy, pinned);
 	EXPECT_TRUE(HELPED());
 }
 
@@ -486,11 +538,11 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-TEST_F(zap, userfaultfd_sees_what_is_gone)
+TEST_F_TIMEOUT(zap, userfaultfd_sees_what_is_gone, PATIENCE)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	const size_t size = 64 * MB;
+	const size_t size = 32 * MB;
 	struct uffd uffd = {};
 	pthread_t thread;
 	char *p;
@@ -582,9 +634,9 @@ static bool has_touched(pid_t pid)
 	return false;
 }
 
-TEST_F(zap, memory_is_free_when_wait_returns)
+TEST_F_TIMEOUT(zap, memory_is_free_when_wait_returns, PATIENCE)
 {
-	const size_t size = 128 * MB;
+	const size_t size = 32 * MB;
 	int status;
 
 	ASSERT_TRUE(group_create());
@@ -601,9 +653,120 @@ TEST_F(zap, memory_is_free_when_wait_returns)
 	EXPECT_TRUE(HELPED());
 }
 
-TEST_F(zap, killed_while_it_unmaps)
+/*
+ * Small folios that lie side by side are counted together where they are
+ * counted alike, and only there: by node, memcg, and kind of memory.
+ */
+static long node_anon_pages(int node)
 {
-	const size_t size = 64 * MB;
+	char path[64], name[64];
+	long val, result = -1;
+	FILE *f;
+
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	snprintf(path, sizeof(path), NODE "node%d/vmstat", node);
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%63s %ld", name, &val) == 2)
+		if (!strcmp(name, "nr_anon_pages"))
+			result = val;
+	if (f)
+		fclose(f);
+
+	return result;
+}
+
+TEST_F_TIMEOUT(zap, counted_by_node, PATIENCE)
+{
+	const size_t size = 32 * MB;
+	const long slack = size / PAGE / 8;
+	unsigned long nodes = 3;
+	long before[2];
+	char *p;
+
+	if (node_anon_pages(1) < 0)
+		SKIP(return, "one node");
+	for (int i = 0; i < 2; i++)
+		before[i] = node_anon_pages(i);
+	p = map(size);
+	ASSERT_NE(NULL, p);
+	if (syscall(__NR_mbind, p, size, MPOL_INTERLEAVE, &nodes, 8 * sizeof(nodes), 0))
+		SKIP(return, "no memory policies");
+	stamp(p, size, 0);
+	for (int i = 0; i < 2; i++)
+		ASSERT_GT(node_anon_pages(i) - before[i], 2 * slack);
+	ASSERT_EQ(0, munmap(p, size));
+	for (int i = 0; i < 2; i++) {
+		EXPECT_LT(node_anon_pages(i) - before[i], slack);
+		EXPECT_GT(node_anon_pages(i) - before[i], -slack);
+	}
+}
+
+/* The first page of each page table is not the group's, the second one is. */
+static void touch_from_two_groups(size_t size)
+{
+	char *p = map(size + 2 * MB);
+
+	if (!p)
+		_exit(2);
+	p = (char *)(((unsigned long)p + 2 * MB - 1) & ~(2 * MB - 1));
+	for (size_t i = 0; i < size; i += 2 * PAGE)
+		p[i] = 1;
+	join_group();
+	for (size_t i = PAGE; i < size; i += 2 * PAGE)
+		p[i] = 1;
+	if (group_read("memory.stat", "anon") < (long)size / 4)
+		_exit(4);
+	munmap(p, size);
+	_exit(group_read("memory.stat", "anon") < (long)size / 8 ? 0 : 5);
+}
+
+TEST_F_TIMEOUT(zap, counted_by_memcg, PATIENCE)
+{
+	int status;
+	pid_t pid;
+
+	ASSERT_TRUE(group_create());
+	pid = fork();
+	if (!pid)
+		touch_from_two_groups(32 * MB);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+TEST_F_TIMEOUT(zap, counted_by_kind, PATIENCE)
+{
+	const size_t size = 32 * MB;
+	const unsigned long slack = size / PAGE / 8;
+	int fd = memfd_create("zap", 0);
+	unsigned long anon, mapped;
+	char *p;
+
+	ASSERT_GE(fd, 0);
+	ASSERT_EQ(0, ftruncate(fd, size));
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	anon = vm_event("nr_anon_pages");
+	mapped = vm_event("nr_mapped");
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	/* Every other page is the file's, the others are private copies. */
+	ASSERT_TRUE(zeroed(p, size));
+	for (size_t i = PAGE; i < size; i += 2 * PAGE)
+		p[i] = 1;
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	ASSERT_GT(vm_event("nr_anon_pages"), anon + 2 * slack);
+	ASSERT_GT(vm_event("nr_mapped"), mapped + 2 * slack);
+	ASSERT_EQ(0, munmap(p, size));
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	EXPECT_LT(vm_event("nr_anon_pages"), anon + slack);
+	EXPECT_GT(vm_event("nr_anon_pages") + slack, anon);
+	EXPECT_LT(vm_event("nr_mapped"), mapped + slack);
+	EXPECT_GT(vm_event("nr_mapped") + slack, mapped);
+	close(fd);
+}
+
+TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
+{
+	const size_t size = 32 * MB;
 	int status;
 
 	ASSERT_TRUE(group_create());
@@ -619,7 +782,7 @@ TEST_F(zap, killed_while_it_unmaps)
 	EXPECT_TRUE(HELPED());
 }
 
-TEST_F(zap, oom_victims_go_on_alone)
+TEST_F_TIMEOUT(zap, oom_victims_go_on_alone, PATIENCE)
 {
 	unsigned long refused = vm_event("zap_refused_pressure");
 	unsigned long kills = vm_event("oom_kill");
@@ -639,9 +802,9 @@ TEST_F(zap, oom_victims_go_on_alone)
 	EXPECT_GT(vm_event("zap_refused_pressure"), refused);
 }
 
-TEST_F(zap, reaped_while_it_exits)
+TEST_F_TIMEOUT(zap, reaped_while_it_exits, PATIENCE)
 {
-	const size_t size = 96 * MB;
+	const size_t size = 32 * MB;
 	int status;
 
 	ASSERT_TRUE(group_create());
@@ -663,7 +826,7 @@ TEST_F(zap, reaped_while_it_exits)
 	}
 }
 
-TEST_F(zap, many_exit_at_once)
+TEST_F_TIMEOUT(zap, many_exit_at_once, PATIENCE)
 {
 	pid_t pids[64];
 	int status;
@@ -682,7 +845,7 @@ TEST_F(zap, many_exit_at_once)
 }
 
 /* CPU time that the group was not given is not used for it by anybody. */
-TEST_F(zap, quota_is_not_escaped)
+TEST_F_TIMEOUT(zap, quota_is_not_escaped, PATIENCE)
 {
 	unsigned long refused = vm_event("zap_refused_quota");
 	unsigned long chunks = vm_event("zap_chunk_helper");
@@ -694,7 +857,7 @@ TEST_F(zap, quota_is_not_escaped)
 	if (write_text(GROUP "cpu.max", "50000 100000"))
 		SKIP(return, "no cpu.max");
 	for (int i = 0; i < 3; i++) {
-		pid = in_group(touch_and_exit, 64 * MB);
+		pid = in_group(touch_and_exit, 32 * MB);
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_EQ(0, status);
 	}
@@ -707,7 +870,7 @@ TEST_F(zap, quota_is_not_escaped)
 	/* Without a quota it is shared again. */
 	ASSERT_EQ(0, write_text(GROUP "cpu.max", "max"));
 	for (int i = 0; i < ROUNDS && !HELPED(); i++) {
-		pid = in_group(touch_and_exit, 64 * MB);
+		pid = in_group(touch_and_exit, 32 * MB);
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	}
 	EXPECT_TRUE(HELPED());
@@ -724,7 +887,7 @@ static void touch_on_one_cpu(size_t size)
 	touch_and_exit(size);
 }
 
-TEST_F(zap, affinity_is_obeyed)
+TEST_F_TIMEOUT(zap, affinity_is_obeyed, PATIENCE)
 {
 	unsigned long refused = vm_event("zap_refused_cpuset");
 	unsigned long chunks = vm_event("zap_chunk_helper");
@@ -735,12 +898,88 @@ TEST_F(zap, affinity_is_obeyed)
 		SKIP(return, "one CPU");
 	ASSERT_TRUE(group_create());
 	for (int i = 0; i < 3; i++) {
-		pid = in_group(touch_on_one_cpu, 64 * MB);
+		pid = in_group(touch_on_one_cpu, 32 * MB);
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_EQ(0, status);
 	}
 	EXPECT_GT(vm_event("zap_refused_cpuset"), refused);
 	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
+}
+
+static cpu_set_t node0_cpus;
+
+static void touch_on_node0(size_t size)
+{
+	if (sched_setaffinity(0, sizeof(node0_cpus), &node0_cpus))
+		_exit(2);
+	touch_and_exit(size);
+}
+
+/* Now and then wants a CPU of its node, so that others would leave it. */
+static pid_t run_on_and_off(int cpu)
+{
+	pid_t pid = fork();
+	cpu_set_t set;
+
+	if (pid)
+		return pid;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		_exit(2);
+	for (unsigned long i = 0; ; i++)
+		if (!(i % 1000000))
+			usleep(2000);
+}
+
+/* Whose owner may only use one node, does not get to the other one by proxy. */
+TEST_F_TIMEOUT(zap, helpers_stay_on_their_node, PATIENCE)
+{
+	int status, first, last, cpu, helpers = 0;
+	pid_t others[CPU_SETSIZE];
+	char text[256], *at;
+	FILE *trace;
+	pid_t pid;
+
+	if (access(NODE "node1", F_OK) ||
+	    !read_text(NODE "node0/cpulist", text, sizeof(text)) ||
+	    sscanf(text, "%d-%d", &first, &last) != 2 || strchr(text, ','))
+		SKIP(return, "needs two nodes, the first with several CPUs in a row");
+	CPU_ZERO(&node0_cpus);
+	for (cpu = first; cpu <= last; cpu++)
+		CPU_SET(cpu, &node0_cpus);
+	if (mkdir(TRACE, 0755) && errno != EEXIST)
+		SKIP(return, "no " TRACE);
+
+	ASSERT_EQ(0, write_text(TRACE "events/parallel_zap/zap_helper_leave/enable", "1"));
+	ASSERT_EQ(0, knob_write("chunk_mb", "8"));
+	ASSERT_TRUE(group_create());
+	for (cpu = first; cpu <= last; cpu++)
+		others[cpu] = run_on_and_off(cpu);
+	for (int i = 0; i < 2 * ROUNDS; i++) {
+		pid = in_group(touch_on_node0, 32 * MB);
+		EXPECT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(0, status);
+	}
+	for (cpu = first; cpu <= last; cpu++) {
+		kill(others[cpu], SIGKILL);
+		waitpid(others[cpu], NULL, 0);
+	}
+
+	trace = fopen(TRACE "trace", "r");
+	ASSERT_NE(NULL, trace);
+	while (fgets(text, sizeof(text), trace)) {
+		at = strchr(text, '[');
+		if (*text == '#' || !at || sscanf(at, "[%d]", &cpu) != 1)
+			continue;
+		EXPECT_TRUE(CPU_ISSET(cpu, &node0_cpus)) {
+			TH_LOG("%s", text);
+		}
+		helpers++;
+	}
+	fclose(trace);
+	rmdir(TRACE);
+	EXPECT_GT(helpers, 0);
 }
 
 static void touch_as_realtime(size_t size)
@@ -764,18 +1003,25 @@ static void touch_as_idle(size_t size)
 		_exit(2);
 }
 
-static void touch_as_nice(size_t size)
+static void touch_as_preferred(size_t size)
 {
 	touch_and_exit(size);
 	if (setpriority(PRIO_PROCESS, 0, -1))
 		_exit(2);
 }
 
-/* Neither who is preferred to helpers, nor who is to have idle time only. */
-TEST_F(zap, priority_is_not_inverted)
+static void touch_as_nice(size_t size)
+{
+	touch_and_exit(size);
+	if (setpriority(PRIO_PROCESS, 0, 19))
+		_exit(2);
+}
+
+/* Neither who is preferred to helpers, nor whom they are preferred to. */
+TEST_F_TIMEOUT(zap, priority_is_not_inverted, PATIENCE)
 {
 	void (* const classes[])(size_t size) = {
-		touch_as_realtime, touch_as_idle, touch_as_nice
+		touch_as_realtime, touch_as_idle, touch_as_preferred, touch_as_nice
 	};
 	unsigned long chunks = vm_event("zap_chunk_helper"), refused;
 	int status;
@@ -784,7 +1030,7 @@ TEST_F(zap, priority_is_not_inverted)
 	ASSERT_TRUE(group_create());
 	for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
 		refused = vm_event("zap_refused_priority");
-		pid = in_group(classes[i], 64 * MB);
+		pid = in_group(classes[i], 32 * MB);
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_EQ(0, status);
 		EXPECT_GT(vm_event("zap_refused_priority"), refused);
@@ -792,11 +1038,11 @@ TEST_F(zap, priority_is_not_inverted)
 	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
 }
 
-TEST_F(zap, caps_are_obeyed)
+TEST_F_TIMEOUT(zap, caps_are_obeyed, PATIENCE)
 {
 	static const char * const caps[] = { "max_helpers", "helpers_per_node" };
 	unsigned long refused, chunks;
-	const size_t size = 64 * MB;
+	const size_t size = 32 * MB;
 
 	for (size_t i = 0; i < ARRAY_SIZE(caps); i++) {
 		char *p = map(size);
@@ -815,10 +1061,10 @@ TEST_F(zap, caps_are_obeyed)
 }
 
 /* What is off, or not worth it, is not shared. */
-TEST_F(zap, off_is_off)
+TEST_F_TIMEOUT(zap, off_is_off, PATIENCE)
 {
 	unsigned long jobs = vm_event("zap_job");
-	const size_t size = 64 * MB;
+	const size_t size = 32 * MB;
 	char *p;
 
 	ASSERT_EQ(0, knob_write("enabled", "exit"));
@@ -982,7 +1228,7 @@ FIXTURE_TEARDOWN(race)
 	restore(&self->setup);
 }
 
-TEST_F_TIMEOUT(race, stamps_stay, 300)
+TEST_F_TIMEOUT(race, stamps_stay, PATIENCE)
 {
 	struct racer racers[RACERS] = {};
 	pthread_t threads[RACERS];
