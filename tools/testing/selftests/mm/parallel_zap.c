@@ -1176,6 +1176,7 @@ FIXTURE(race)
 FIXTURE_VARIANT(race)
 {
 	void (*disturb)(int round);
+	int rounds;
 };
 
 static void nothing(int round)
@@ -1205,10 +1206,10 @@ static void take_pages(int round)
 	usleep(50000);
 }
 
-FIXTURE_VARIANT_ADD(race, alone) { .disturb = nothing };
-FIXTURE_VARIANT_ADD(race, cpu_hotplug) { .disturb = hotplug };
-FIXTURE_VARIANT_ADD(race, knobs) { .disturb = switch_knobs };
-FIXTURE_VARIANT_ADD(race, reclaim) { .disturb = take_pages };
+FIXTURE_VARIANT_ADD(race, alone) { .disturb = nothing, .rounds = 100 };
+FIXTURE_VARIANT_ADD(race, cpu_hotplug) { .disturb = hotplug, .rounds = 100 };
+FIXTURE_VARIANT_ADD(race, knobs) { .disturb = switch_knobs, .rounds = 100 };
+FIXTURE_VARIANT_ADD(race, reclaim) { .disturb = take_pages, .rounds = 20 };
 
 FIXTURE_SETUP(race)
 {
@@ -1240,7 +1241,7 @@ TEST_F_TIMEOUT(race, stamps_stay, PATIENCE)
 		racers[i].stop = &stop;
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, race, &racers[i]));
 	}
-	for (i = 0; i < 100; i++)
+	for (i = 0; i < variant->rounds; i++)
 		variant->disturb(i);
 	stop = true;
 	for (i = 0; i < RACERS; i++) {
