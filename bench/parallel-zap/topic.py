@@ -29,8 +29,9 @@ def size(demo: bool) -> int:
 def jobs(demo: bool) -> list[Job]:
     boots = 3 if demo else SPREAD_BOOTS
     todo = [
-        Job("cost", body("warm exit 4k 64", "zap exit 4k 1024 | sed 's/exit_4k/alone/'", "warm fork 200", "zap fork 2000",
-                         "warm maps 100 256", "zap maps 2000 256", "warm maps 10 16384", "zap maps 40 16384"), mem="1536M"),
+        Job("cost", body("warm exit 4k 64", "zap exit 4k 1024 | sed 's/exit_4k/alone/'",
+                         "warm fork 200", "zap fork 2000", "warm maps 100 256", "zap maps 2000 256",
+                         "warm maps 10 16384", "zap maps 40 16384"), mem="1536M"),
     ]
     if demo:
         return todo + [Job("exit", body(f"helped exit_4k zap exit 4k {size(demo)}"), mode="parallel", cpus=2, nodes=2,

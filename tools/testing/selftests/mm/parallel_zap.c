@@ -103,19 +103,27 @@ static void knob_read(const char *name, char *buf, size_t size)
 	}
 }
 
-static unsigned long vm_event(const char *name)
+/* The number of a "name number" line, or -1. */
+static long read_value(const char *path, const char *name)
 {
-	unsigned long val, result = 0;
-	FILE *f = fopen("/proc/vmstat", "r");
+	long val, result = -1;
+	FILE *f = fopen(path, "r");
 	char line[128];
 
-	while (f && fscanf(f, "%127s %lu", line, &val) == 2)
+	while (f && fscanf(f, "%127s %ld", line, &val) == 2)
 		if (!strcmp(line, name))
 			result = val;
 	if (f)
 		fclose(f);
 
 	return result;
+}
+
+static unsigned long vm_event(const char *name)
+{
+	long val = read_value("/proc/vmstat", name);
+
+	return val < 0 ? 0 : val;
 }
 
 /* Pages of this process that are mapped. */
@@ -170,24 +178,12 @@ static bool zeroed(const char *p, size_t size)
 	return true;
 }
 
-/* The value of a "name value" line, or of the only line if @name is NULL. */
 static long group_read(const char *file, const char *name)
 {
-	char path[128], key[64];
-	long val, result = -1;
-	FILE *f;
+	char path[128];
 
 	snprintf(path, sizeof(path), GROUP "%s", file);
-	f = fopen(path, "r");
-	if (f && !name && fscanf(f, "%ld", &val) == 1)
-		result = val;
-	while (f && name && fscanf(f, "%63s %ld", key, &val) == 2)
-		if (!strcmp(key, name))
-			result = val;
-	if (f)
-		fclose(f);
-
-	return result;
+	return read_value(path, name);
 }
 
 static bool group_create(void)
@@ -659,20 +655,11 @@ TEST_F_TIMEOUT(zap, memory_is_free_when_wait_returns, PATIENCE)
  */
 static long node_anon_pages(int node)
 {
-	char path[64], name[64];
-	long val, result = -1;
-	FILE *f;
+	char path[64];
 
 	write_text("/proc/sys/vm/stat_refresh", "1");
 	snprintf(path, sizeof(path), NODE "node%d/vmstat", node);
-	f = fopen(path, "r");
-	while (f && fscanf(f, "%63s %ld", name, &val) == 2)
-		if (!strcmp(name, "nr_anon_pages"))
-			result = val;
-	if (f)
-		fclose(f);
-
-	return result;
+	return read_value(path, "nr_anon_pages");
 }
 
 TEST_F_TIMEOUT(zap, counted_by_node, PATIENCE)
