@@ -22,7 +22,8 @@ knobs() {
 
 zap() { $ZAP "$@" || die "zap $*"; }
 
-# What is not to count: slab caches and lists of free pages are filled.
+# What is not to count: slab caches and lists of free pages are filled, and the
+# emulator has translated the code.
 warm() { zap "$@" | sed 's/^=/ /'; }
 
 vmstat() { awk -v name="$1" '$1 == name { n = $2 } END { print n + 0 }' /proc/vmstat; }
@@ -40,12 +41,14 @@ helped() {
 
 huge() {
 	echo always >$THP/enabled
+	warm "$1" thp "$2"
 	zap "$1" thp "$2"
 	echo never >$THP/enabled
 }
 
 mthp() {
 	echo always >$THP/hugepages-64kB/enabled || die "64 KiB folios"
+	warm "$1" 64k "$2"
 	zap "$1" 64k "$2"
 	echo never >$THP/hugepages-64kB/enabled
 }
@@ -55,6 +58,7 @@ swapped() {
 	disk=$(cat /sys/class/zram-control/hot_add)
 	echo $(($2 * 2))M >"/sys/block/zram$disk/disksize" || die "zram$disk"
 	mkswap "/dev/zram$disk" >/dev/null && swapon "/dev/zram$disk" || die "swapon"
+	warm "$1" swap "$2"
 	zap "$1" swap "$2"
 	swapoff "/dev/zram$disk"
 }

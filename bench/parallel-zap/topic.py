@@ -45,7 +45,8 @@ def jobs(demo: bool) -> list[Job]:
         Job("live", body(f"helped munmap zap munmap 4k {size(demo)}", f"helped dontneed zap dontneed 4k {size(demo)}"),
             mode="parallel", cpus=2, nodes=2, mem="9G", boots=boots, limit=600),
         Job("others", body("helped thp huge exit 2048", "helped mthp mthp exit 2048",
-                           "helped shmem zap exit shmem 1024", "helped swap swapped exit 512",
+                           "warm exit kept 64", "helped shmem zap exit shmem 1024",
+                           "helped kept zap exit kept 2048", "helped swap swapped exit 512",
                            "helped flushes flushes 1024"),
             mode="parallel", cpus=2, nodes=2, mem="3584M", boots=boots, limit=600),
     ]
@@ -81,7 +82,8 @@ def specs(demo: bool) -> list[Spec]:
         Spec("MADV_DONTNEED of 8 GiB of 4 KiB pages", "seconds", "parallel", seconds("dontneed_4k")),
         Spec("exit of 2 GiB of huge pages", "seconds", "parallel", seconds("exit_thp")),
         Spec("exit of 2 GiB of 64 KiB folios", "seconds", "parallel", seconds("exit_64k")),
-        Spec("exit of 1 GiB of shared memory, mapped", "seconds", "parallel", seconds("exit_shmem")),
+        Spec("exit of 1 GiB of shared memory, which is freed", "seconds", "parallel", seconds("exit_shmem")),
+        Spec("exit of 2 GiB of shared memory, which stays", "seconds", "parallel", seconds("exit_kept")),
         Spec("exit of 512 MiB, swapped out to zram", "seconds", "parallel", seconds("exit_swap")),
     ]
     result += [Spec(f"exit of 2 GiB, node by node over {n} nodes", "seconds", "parallel", seconds(f"nodes_{n}"))

@@ -8,7 +8,8 @@
  *   zap two MIB                          munmap, with a second thread that runs
  *   zap late MIB MS                      how late another task wakes up, on a
  *                                        helper's CPU, as MIB exit on CPU 0
- * KIND is 4k, thp, 64k, shmem or swap.
+ * KIND is 4k, thp, 64k, swap, shmem, which goes with the process, or kept,
+ * which is shmem that stays, as another process has it open.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -60,19 +61,23 @@ static void run_anywhere(void)
 		err(1, "cannot run anywhere");
 }
 
-static char *map(const char *kind, size_t size)
+static int shared_memory(size_t size)
 {
-	int flags = MAP_NORESERVE | (strcmp(kind, "shmem") ?
-				     MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
-	int fd = -1;
+	int fd = memfd_create("zap", 0);
+
+	if (fd < 0 || ftruncate(fd, size))
+		err(1, "memfd");
+	return fd;
+}
+
+/* Of a file, or anonymous if @fd is -1. */
+static char *map(const char *kind, size_t size, int fd)
+{
+	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
 	char *p;
 
-	if (flags & MAP_SHARED) {
-		fd = memfd_create("zap", 0);
-		if (fd < 0 || ftruncate(fd, size))
-			err(1, "memfd");
-	}
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd,
+		 0);
 	if (p == MAP_FAILED)
 		err(1, "mmap of %zu bytes", size);
 	/* All else is up to the guest's settings. */
@@ -135,15 +140,18 @@ static volatile double *begun;
 
 static double exit_of(const char *kind, size_t size, int nodes)
 {
-	int status;
+	int fd = strcmp(kind, "kept") ? -1 : shared_memory(size), status;
 	pid_t pid;
 
 	begun = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid = fork();
 	if (!pid) {
-		char *p = map(kind, size);
+		char *p;
 
+		if (!strcmp(kind, "shmem"))
+			fd = shared_memory(size);
+		p = map(kind, size, fd);
 		if (nodes)
 			bind_by_node(p, size);
 		touch(p, size);
@@ -160,7 +168,7 @@ static double exit_of(const char *kind, size_t size, int nodes)
 
 static double unmap_of(const char *what, const char *kind, size_t size)
 {
-	char *p = map(kind, size);
+	char *p = map(kind, size, -1);
 	double start;
 	int bad;
 
@@ -193,7 +201,7 @@ static void maps(int nr, size_t size)
 	double start = now();
 
 	for (int i = 0; i < nr; i++) {
-		char *p = map("4k", size);
+		char *p = map("4k", size, -1);
 
 		for (size_t k = 0; k < size; k += PAGE)
 			p[k] = 1;
@@ -229,7 +237,7 @@ static void late(size_t size, int ms)
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid = fork();
 	if (!pid) {
-		char *p = map("4k", size);
+		char *p = map("4k", size, -1);
 
 		run_on(0);
 		for (size_t i = 0; i < size; i += PAGE)

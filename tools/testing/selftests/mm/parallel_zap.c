@@ -760,6 +760,7 @@ TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
 	for (int i = 0; i < 2 * ROUNDS; i++) {
 		pid_t pid = in_group(map_and_unmap, size);
 
+		ASSERT_LT(0, pid);
 		usleep(1000 * (20 + i * 37 % 200));
 		ASSERT_EQ(0, kill(pid, SIGKILL));
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
@@ -799,6 +800,7 @@ TEST_F_TIMEOUT(zap, reaped_while_it_exits, PATIENCE)
 		pid_t pid = in_group(touch_and_wait, size);
 		int fd = syscall(__NR_pidfd_open, pid, 0);
 
+		ASSERT_LT(0, pid);
 		ASSERT_GE(fd, 0);
 		ASSERT_TRUE(has_touched(pid));
 		ASSERT_EQ(0, kill(pid, SIGKILL));
@@ -941,8 +943,10 @@ TEST_F_TIMEOUT(zap, helpers_stay_on_their_node, PATIENCE)
 	ASSERT_EQ(0, write_text(TRACE "events/parallel_zap/zap_helper_leave/enable", "1"));
 	ASSERT_EQ(0, knob_write("chunk_mb", "8"));
 	ASSERT_TRUE(group_create());
-	for (cpu = first; cpu <= last; cpu++)
+	for (cpu = first; cpu <= last; cpu++) {
 		others[cpu] = run_on_and_off(cpu);
+		ASSERT_LT(0, others[cpu]);
+	}
 	for (int i = 0; i < 2 * ROUNDS; i++) {
 		pid = in_group(touch_on_node0, 32 * MB);
 		EXPECT_EQ(pid, waitpid(pid, &status, 0));
