@@ -757,7 +757,7 @@ TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
 	int status;
 
 	ASSERT_TRUE(group_create());
-	for (int i = 0; i < 2 * ROUNDS; i++) {
+	for (int i = 0; i < ROUNDS; i++) {
 		pid_t pid = in_group(map_and_unmap, size);
 
 		ASSERT_LT(0, pid);
@@ -822,7 +822,7 @@ TEST_F_TIMEOUT(zap, many_exit_at_once, PATIENCE)
 
 	ASSERT_TRUE(group_create());
 	for (int i = 0; i < 64; i++)
-		pids[i] = in_group(touch_and_wait, 8 * MB);
+		pids[i] = in_group(touch_and_wait, 4 * MB);
 	for (int i = 0; i < 64; i++)
 		ASSERT_TRUE(has_touched(pids[i]));
 	ASSERT_EQ(0, write_text(GROUP "cgroup.kill", "1"));
@@ -1197,9 +1197,9 @@ static void take_pages(int round)
 	usleep(50000);
 }
 
-FIXTURE_VARIANT_ADD(race, alone) { .disturb = nothing, .rounds = 100 };
-FIXTURE_VARIANT_ADD(race, cpu_hotplug) { .disturb = hotplug, .rounds = 100 };
-FIXTURE_VARIANT_ADD(race, knobs) { .disturb = switch_knobs, .rounds = 100 };
+FIXTURE_VARIANT_ADD(race, alone) { .disturb = nothing, .rounds = 50 };
+FIXTURE_VARIANT_ADD(race, cpu_hotplug) { .disturb = hotplug, .rounds = 60 };
+FIXTURE_VARIANT_ADD(race, knobs) { .disturb = switch_knobs, .rounds = 60 };
 FIXTURE_VARIANT_ADD(race, reclaim) { .disturb = take_pages, .rounds = 20 };
 
 FIXTURE_SETUP(race)
