@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What tests of MADV_FREE and its kin share: pages that carry stamps, and a
+ * memory cgroup of their own to reclaim.
+ */
+#ifndef LAZYFREE_UTIL_H
+#define LAZYFREE_UTIL_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "vm_util.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
+#define MB		(1024 * 1024UL)
+#define CGROUP		"/sys/fs/cgroup/"
+#define LRU_GEN		"/sys/kernel/mm/lru_gen/enabled"
+#define PATIENCE	300	/* seconds, for debug kernels in emulators */
+
+/* What a page has in it, by all of its words. */
+enum page_state {
+	PAGE_OLD,
+	PAGE_ZERO,
+	PAGE_OTHER,
+};
+
+/* Returns 0 or the errno of the write. */
+static inline int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY), err = 0;
+
+	if (fd < 0)
+		return errno;
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		err = errno ?: EIO;
+	close(fd);
+
+	return err;
+}
+
+/* The number of a "name number" line, with or without a colon; or -1. */
+static inline long read_value(const char *path, const char *name)
+{
+	size_t len = strlen(name);
+	FILE *f = fopen(path, "r");
+	char line[256];
+	long val = -1;
+
+	while (f && val < 0 && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, len) && strchr(": ", line[len]))
+			sscanf(line + len + 1, "%ld", &val);
+	if (f)
+		fclose(f);
+
+	return val;
+}
+
+static inline void group_path(char *buf, size_t size, int owner,
+			      const char *file)
+{
+	snprintf(buf, size, CGROUP "lazyfree_test_%d/%s", owner, file);
+}
+
+/* The group of the test process @owner. */
+static inline int group_write(int owner, const char *file, const char *text)
+{
+	char path[128];
+
+	group_path(path, sizeof(path), owner, file);
+	return write_text(path, text);
+}
+
+static inline long group_read(int owner, const char *file, const char *name)
+{
+	char path[128];
+
+	group_path(path, sizeof(path), owner, file);
+	return read_value(path, name);
+}
+
+/* This process, and what it allocates from now on, is in a group of its own. */
+static inline bool group_enter(void)
+{
+	char path[128];
+
+	write_text(CGROUP "cgroup.subtree_control", "+memory");
+	group_path(path, sizeof(path), getpid(), "");
+	return !mkdir(path, 0755) &&
+	       !group_write(getpid(), "cgroup.procs", "0");
+}
+
+static inline void group_leave(void)
+{
+	char path[128];
+
+	write_text(CGROUP "cgroup.procs", "0");
+	group_path(path, sizeof(path), getpid(), "");
+	for (int i = 0; i < 1000 && rmdir(path) && errno == EBUSY; i++)
+		usleep(1000);
+}
+
+static inline unsigned long stamp_of(unsigned long page, unsigned long word)
+{
+	return 0x5afe000000000000UL | page << 16 | word;
+}
+
+static inline void stamp_page(char *p, unsigned long page)
+{
+	unsigned long *word = (unsigned long *)p;
+
+	for (unsigned long i = 0; i < psize() / sizeof(*word); i++)
+		word[i] = stamp_of(page, i);
+}
+
+static inline enum page_state page_state_now(const char *p, unsigned long page)
+{
+	const unsigned long *word = (const unsigned long *)p;
+	unsigned long n = psize() / sizeof(*word), old = 0, zero = 0;
+
+	for (unsigned long i = 0; i < n; i++) {
+		unsigned long val = FORCE_READ(word[i]);
+
+		old += val == stamp_of(page, i);
+		zero += !val;
+	}
+
+	return old == n ? PAGE_OLD : zero == n ? PAGE_ZERO : PAGE_OTHER;
+}
+
+static inline enum page_state page_state(const char *p, unsigned long page)
+{
+	enum page_state state = page_state_now(p, page);
+
+	/* Dropped while it was being read? Then it is zero by now. */
+	return state == PAGE_OTHER ? page_state_now(p, page) : state;
+}
+
+static inline void stamp_range(char *p, size_t size)
+{
+	for (size_t i = 0; i < size / psize(); i++)
+		stamp_page(p + i * psize(), i);
+}
+
+/* Pages of the range that are in state @state; the first one is page @first. */
+static inline long count_pages(const char *p, size_t size, unsigned long first,
+			       enum page_state state)
+{
+	long n = 0;
+
+	for (size_t i = 0; i < size / psize(); i++)
+		n += page_state(p + i * psize(), first + i) == state;
+
+	return n;
+}
+
+static inline long populated_pages(int pagemap, char *p, size_t size)
+{
+	long n = 0;
+
+	for (size_t i = 0; i < size; i += psize())
+		n += pagemap_is_populated(pagemap, p + i);
+
+	return n;
+}
+
+#endif

@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * MADV_FREE: what was freed reads as before or as zero, a write keeps it, and
+ * what was not freed stays as it is, whoever shares it or reclaims it.
+ *
+ * All pages carry stamps. Reclaim is asked for by memory.reclaim, of a memory
+ * cgroup for each test.
+ */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include "hugepage_settings.h"
+#include "lazyfree_util.h"
+
+#define REGION		(8 * MB)
+#define ALIGNMENT	(2 * MB)
+#define ROUNDS		30		/* of reclaim, until all is dropped */
+
+static char *map_aligned(size_t size)
+{
+	char *p = mmap(NULL, size + ALIGNMENT, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return p;
+	p += -(uintptr_t)p % ALIGNMENT;
+	return mmap(p, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+FIXTURE(madv_free)
+{
+	char *p;
+	char *drain;
+	int pagemap;
+	int group;
+	char lru_gen[16];
+};
+
+FIXTURE_VARIANT(madv_free)
+{
+	size_t folio;		/* bytes */
+	const char *lru_gen;	/* what to write to lru_gen/enabled */
+};
+
+FIXTURE_VARIANT_ADD(madv_free, small) { 0, "n" };
+FIXTURE_VARIANT_ADD(madv_free, small_lru_gen) { 0, "y" };
+FIXTURE_VARIANT_ADD(madv_free, mthp) { 64 << 10, "n" };
+FIXTURE_VARIANT_ADD(madv_free, mthp_lru_gen) { 64 << 10, "y" };
+FIXTURE_VARIANT_ADD(madv_free, thp) { 2 << 20, "n" };
+FIXTURE_VARIANT_ADD(madv_free, thp_lru_gen) { 2 << 20, "y" };
+
+FIXTURE_SETUP(madv_free)
+{
+	int order = variant->folio ?
+		__builtin_ctzl(variant->folio / psize()) : 0;
+	struct thp_settings settings;
+	cpu_set_t one;
+	FILE *f;
+
+	if (order && (!thp_available() ||
+		      !(thp_supported_orders() & (1UL << order))))
+		SKIP(return, "no folios of this size");
+	f = fopen(LRU_GEN, "r");
+	if (!f && *variant->lru_gen == 'y')
+		SKIP(return, "no CONFIG_LRU_GEN");
+	if (geteuid() || !group_enter())
+		SKIP(return, "needs root and cgroup v2 with memory");
+	self->group = getpid();
+
+	if (f) {
+		ASSERT_NE(NULL, fgets(self->lru_gen, sizeof(self->lru_gen), f));
+		fclose(f);
+		ASSERT_EQ(0, write_text(LRU_GEN, variant->lru_gen));
+	}
+	/* Marked pages wait in a batch of the CPU that marks them. */
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
+
+	thp_save_settings();
+	thp_read_settings(&settings);
+	settings.thp_enabled = THP_MADVISE;
+	for (int i = 0; i < NR_ORDERS; i++)
+		settings.hugepages[i].enabled =
+			order && i == order ? THP_MADVISE : THP_NEVER;
+	thp_push_settings(&settings);
+
+	self->pagemap = open("/proc/self/pagemap", O_RDONLY);
+	ASSERT_LE(0, self->pagemap);
+	self->drain = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->drain);
+	self->p = map_aligned(REGION);
+	ASSERT_NE(MAP_FAILED, self->p);
+	madvise(self->p, REGION, order ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	stamp_range(self->p, REGION);
+}
+
+FIXTURE_TEARDOWN(madv_free)
+{
+	thp_restore_settings();
+	if (self->lru_gen[0])
+		write_text(LRU_GEN, strtol(self->lru_gen, NULL, 0) & 1 ? "y" : "n");
+	munmap(self->p, REGION);
+	group_leave();
+}
+
+/* Frees, and lets no page wait in a batch. */
+static int madv_free(char *p, size_t size, char *drain)
+{
+	int ret = madvise(p, size, MADV_FREE);
+
+	return ret ? -errno : madvise(drain, psize(), MADV_FREE);
+}
+
+static void reclaim_group(int group)
+{
+	/* EAGAIN if there is not so much. */
+	group_write(group, "memory.reclaim", "64M");
+}
+
+/* Until nothing of the range is left, or it takes too long. */
+static long drop(int group, int pagemap, char *p, size_t size)
+{
+	long left;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		reclaim_group(group);
+		left = populated_pages(pagemap, p, size);
+		if (!left)
+			break;
+	}
+
+	return left;
+}
+
+/* Pages of the range, which begins with page @first, that are anything else. */
+static long pages_not(enum page_state state, char *p, size_t size, size_t first)
+{
+	return size / psize() - count_pages(p, size, first, state);
+}
+
+/* Neither as they were nor zero */
+static long pages_broken(char *p, size_t size, size_t first)
+{
+	return count_pages(p, size, first, PAGE_OTHER);
+}
+
+TEST_F(madv_free, unclaimed_reads_old)
+{
+	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	/* Again, when it is free already. */
+	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+}
+
+TEST_F(madv_free, reclaimed_reads_zero)
+{
+	long before = read_value("/proc/vmstat", "pglazyfreed");
+
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
+	EXPECT_LE(before + (long)(REGION / psize()),
+		  read_value("/proc/vmstat", "pglazyfreed"));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	stamp_range(self->p, REGION);
+	reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
+TEST_F(madv_free, partly_reclaimed_never_comes_back)
+{
+	bool *zero = calloc(REGION / psize(), sizeof(*zero));
+
+	ASSERT_NE(NULL, zero);
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	for (int round = 0; round < 8; round++) {
+		group_write(self->group, "memory.reclaim", "1M");
+		for (size_t i = 0; i < REGION / psize(); i++) {
+			enum page_state s =
+				page_state(self->p + i * psize(), i);
+
+			if (s == PAGE_OTHER || (zero[i] && s != PAGE_ZERO))
+				TH_LOG("page %zu of round %d: %d", i, round, s);
+			ASSERT_NE(PAGE_OTHER, s);
+			ASSERT_FALSE(zero[i] && s != PAGE_ZERO);
+			zero[i] = s == PAGE_ZERO;
+		}
+	}
+	free(zero);
+}
+
+TEST_F(madv_free, a_read_does_not_keep)
+{
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	force_read_pages(self->p, REGION / psize(), psize());
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
+}
+
+TEST_F(madv_free, a_write_keeps)
+{
+	size_t step = (variant->folio ?: psize()) * 2;
+	unsigned long word = 0xf00d;
+
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	/* A word at the end of every other folio */
+	for (size_t i = 0; i < REGION; i += step)
+		*(unsigned long *)(self->p + i + step / 2 - sizeof(word)) = word;
+	for (int round = 0; round < 5; round++)
+		reclaim_group(self->group);
+
+	for (size_t i = 0; i < REGION; i += step) {
+		size_t last = i + step / 2 - psize();
+		unsigned long *written = (unsigned long *)
+			(self->p + i + step / 2 - sizeof(word));
+
+		ASSERT_EQ(word, *written);
+		/* Nothing was reclaimed in between, so all else is there. */
+		*written = stamp_of(last / psize(),
+				    psize() / sizeof(word) - 1);
+		ASSERT_EQ(PAGE_OLD,
+			  page_state(self->p + last, last / psize()));
+	}
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+}
+
+TEST_F(madv_free, half_of_each_folio)
+{
+	size_t step = variant->folio ?: 2 * psize();
+
+	for (size_t i = 0; i < REGION; i += step)
+		ASSERT_EQ(0, madv_free(self->p + i, step / 2, self->drain));
+	for (int round = 0; round < 3; round++)
+		reclaim_group(self->group);
+	for (size_t i = 0; i < REGION; i += step) {
+		size_t half = i + step / 2;
+
+		EXPECT_EQ(0, pages_broken(self->p + i, step / 2, i / psize()));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + half, step / 2, half / psize()));
+	}
+}
+
+TEST_F(madv_free, of_a_parent_leaves_the_child_its_pages)
+{
+	int status, begin[2];
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(0, pipe(begin));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(begin[1]);
+		if (read(begin[0], &c, 1) != 0)
+			_exit(2);
+		_exit(count_pages(self->p, REGION, 0, PAGE_OLD) !=
+		      (long)(REGION / psize()));
+	}
+	EXPECT_EQ(0, madv_free(self->p, REGION, self->drain));
+	for (int round = 0; round < 3; round++)
+		reclaim_group(self->group);
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	close(begin[1]);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+TEST_F(madv_free, then_fork)
+{
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (count_pages(self->p, REGION, 0, PAGE_OTHER))
+			_exit(1);
+		/* What the child writes is its own, and stays. */
+		for (size_t i = 0; i < REGION / psize(); i++)
+			stamp_page(self->p + i * psize(), i + 1);
+		for (int round = 0; round < 3; round++)
+			reclaim_group(self->group);
+		for (size_t i = 0; i < REGION / psize(); i++)
+			if (page_state(self->p + i * psize(), i + 1))
+				_exit(2);
+		_exit(0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	stamp_range(self->p, REGION);
+	reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
+TEST_F(madv_free, mlock)
+{
+	ASSERT_EQ(0, mlock(self->p, REGION));
+	EXPECT_EQ(-EINVAL, madv_free(self->p, REGION, self->drain));
+	reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	ASSERT_EQ(0, munlock(self->p, REGION));
+
+	/* Locked after it was freed: that faults it in as a write does. */
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, mlock(self->p, REGION));
+	for (int round = 0; round < 3; round++)
+		reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	EXPECT_EQ((long)(REGION / psize()),
+		  populated_pages(self->pagemap, self->p, REGION));
+	ASSERT_EQ(0, munlock(self->p, REGION));
+	reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
+TEST_F(madv_free, mprotect_and_mremap)
+{
+	char *to = map_aligned(REGION);
+
+	ASSERT_NE(MAP_FAILED, to);
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ));
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(to, mremap(self->p, REGION, REGION,
+			     MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	EXPECT_EQ(0, pages_broken(to, REGION, 0));
+	/* It has not become anything else by that. */
+	EXPECT_EQ(0, drop(self->group, self->pagemap, to, REGION));
+	stamp_range(to, REGION);
+	reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, to, REGION, 0));
+	munmap(to, REGION);
+}
+
+TEST_F(madv_free, then_dontneed_and_collapse)
+{
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, madvise(self->p, REGION / 2, MADV_DONTNEED));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION / 2, 0));
+	/* It may refuse; it may not make anything up. */
+	madvise(self->p, REGION, MADV_COLLAPSE);
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION / 2, 0));
+	EXPECT_EQ(0, pages_broken(self->p + REGION / 2, REGION / 2,
+				  REGION / 2 / psize()));
+}
+
+TEST_F(madv_free, a_reference_keeps)
+{
+	struct iovec iov = { self->p, 4 * psize() };
+	char *copy = malloc(4 * psize());
+	int fds[2];
+
+	ASSERT_NE(NULL, copy);
+	ASSERT_EQ(0, pipe(fds));
+	if (vmsplice(fds[1], &iov, 1, 0) != (ssize_t)iov.iov_len)
+		SKIP(return, "no vmsplice()");
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	for (int round = 0; round < 3; round++)
+		reclaim_group(self->group);
+	/* The pipe's pages are those of then. */
+	ASSERT_EQ((ssize_t)iov.iov_len, read(fds[0], copy, iov.iov_len));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, copy, iov.iov_len, 0));
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	free(copy);
+}
+
+TEST_F(madv_free, of_what_is_swapped_out)
+{
+	for (int round = 0; round < ROUNDS; round++)
+		ASSERT_EQ(0, madvise(self->p, REGION, MADV_PAGEOUT));
+	if (read_value("/proc/self/status", "VmSwap") < (long)(REGION / 2048))
+		SKIP(return, "no swap");
+	/* Its swap is given back at once. */
+	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	EXPECT_EQ(0, read_value("/proc/self/status", "VmSwap"));
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+}
+
+TEST_F(madv_free, memory_max_is_no_oom)
+{
+	char *p;
+
+	/* Twice what it may have, all of it free as soon as written. */
+	ASSERT_EQ(0, group_write(self->group, "memory.swap.max", "0"));
+	ASSERT_EQ(0, group_write(self->group, "memory.max", "33554432"));
+	p = map_aligned(64 * MB);
+	ASSERT_NE(MAP_FAILED, p);
+	if (variant->folio)
+		madvise(p, 64 * MB, MADV_HUGEPAGE);
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < 64 * MB; i += 2 * MB) {
+			memset(p + i, 1, 2 * MB);
+			ASSERT_EQ(0, madvise(p + i, 2 * MB, MADV_FREE));
+		}
+	}
+	EXPECT_EQ(0, group_read(self->group, "memory.events", "oom_kill"));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	munmap(p, 64 * MB);
+}
+
+struct shared {
+	char *p;
+	size_t size;
+	int group;
+	atomic_bool stop;
+	atomic_ulong errors;
+};
+
+static void *reclaim_all_the_time(void *arg)
+{
+	struct shared *s = arg;
+
+	while (!atomic_load(&s->stop))
+		group_write(s->group, "memory.reclaim", "4M");
+	return NULL;
+}
+
+static void *fork_all_the_time(void *arg)
+{
+	struct shared *s = arg;
+	int status;
+
+	while (!atomic_load(&s->stop)) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		if (pid > 0)
+			waitpid(pid, &status, 0);
+		usleep(2000);
+	}
+	return NULL;
+}
+
+/* A thread that frees, writes and looks at its own part of the pages. */
+struct user {
+	struct shared *shared;
+	size_t from;
+	size_t to;
+	unsigned int seed;
+	int rounds;
+};
+
+static void *use_pages(void *arg)
+{
+	struct user *u = arg;
+	char *p = u->shared->p;
+	size_t nr = u->to - u->from;
+	bool *freed = calloc(nr, sizeof(*freed));
+
+	while (u->rounds--) {
+		size_t first = rand_r(&u->seed) % nr;
+		size_t n = 1 + rand_r(&u->seed) % (nr - first);
+
+		if (rand_r(&u->seed) & 1) {
+			madvise(p + (u->from + first) * psize(), n * psize(),
+				MADV_FREE);
+			memset(freed + first, true, n);
+		} else {
+			for (size_t i = first; i < first + n; i++) {
+				stamp_page(p + (u->from + i) * psize(),
+					   u->from + i);
+				freed[i] = false;
+			}
+		}
+		for (size_t i = 0; i < nr; i++) {
+			enum page_state s =
+				page_state(p + (u->from + i) * psize(),
+					   u->from + i);
+
+			if (s == PAGE_OTHER || (s == PAGE_ZERO && !freed[i]))
+				atomic_fetch_add(&u->shared->errors, 1);
+		}
+	}
+	free(freed);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(madv_free, race, PATIENCE)
+{
+	struct shared shared = { .p = self->p, .size = REGION,
+				 .group = self->group };
+	size_t nr = REGION / psize() / 3;
+	struct user user[3];
+	pthread_t users[3], others[2];
+	cpu_set_t all;
+
+	memset(&all, 0xff, sizeof(all));
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(all), &all));
+	ASSERT_EQ(0, pthread_create(&others[0], NULL, reclaim_all_the_time,
+				    &shared));
+	ASSERT_EQ(0, pthread_create(&others[1], NULL, fork_all_the_time,
+				    &shared));
+	for (int i = 0; i < 3; i++) {
+		user[i] = (struct user){ &shared, i * nr, (i + 1) * nr, i, 60 };
+		ASSERT_EQ(0, pthread_create(&users[i], NULL, use_pages,
+					    &user[i]));
+	}
+	for (int i = 0; i < 3; i++)
+		pthread_join(users[i], NULL);
+	atomic_store(&shared.stop, true);
+	for (int i = 0; i < 2; i++)
+		pthread_join(others[i], NULL);
+	EXPECT_EQ(0UL, atomic_load(&shared.errors));
+}
+
+TEST(refused_ranges)
+{
+	char *p = mmap(NULL, 4 * psize(), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *shared = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int fd = open("/proc/self/exe", O_RDONLY);
+	char *file = mmap(NULL, psize(), PROT_READ, MAP_PRIVATE, fd, 0);
+
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_NE(MAP_FAILED, shared);
+	ASSERT_NE(MAP_FAILED, file);
+	EXPECT_EQ(-1, madvise(p + 1, psize(), MADV_FREE));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, madvise(shared, psize(), MADV_FREE));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, madvise(file, psize(), MADV_FREE));
+	EXPECT_EQ(EINVAL, errno);
+
+	/* What is mapped is freed, the hole is told. */
+	munmap(p + psize(), psize());
+	EXPECT_EQ(-1, madvise(p, 4 * psize(), MADV_FREE));
+	EXPECT_EQ(ENOMEM, errno);
+	EXPECT_EQ(0, madvise(p, 0, MADV_FREE));
+	close(fd);
+}
+
+static void *free_pages(void *arg)
+{
+	return (void *)(long)madvise(arg, 2 * psize(), MADV_FREE);
+}
+
+TEST(userfaultfd_is_told)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_EVENT_REMOVE };
+	char *p = mmap(NULL, 16 * psize(), PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	struct uffd_msg msg;
+	pthread_t thread;
+	void *ret;
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd");
+	ASSERT_NE(MAP_FAILED, p);
+	memset(p, 1, 16 * psize());
+	ASSERT_EQ(0, uffd_register(uffd, p, 16 * psize(), true, false, false));
+
+	/* madvise() waits until somebody has read the event. */
+	ASSERT_EQ(0, pthread_create(&thread, NULL, free_pages, p + psize()));
+	ASSERT_EQ((ssize_t)sizeof(msg), read(uffd, &msg, sizeof(msg)));
+	EXPECT_EQ(UFFD_EVENT_REMOVE, msg.event);
+	EXPECT_EQ((uintptr_t)p + psize(), msg.arg.remove.start);
+	EXPECT_EQ((uintptr_t)p + 3 * psize(), msg.arg.remove.end);
+	pthread_join(thread, &ret);
+	EXPECT_EQ(NULL, ret);
+	close(uffd);
+}
+
+TEST_HARNESS_MAIN
