@@ -39,27 +39,25 @@ helped() {
 	[ $((owner + helper)) = 0 ] || echo "= share_$name $((100 * helper / (owner + helper)))"
 }
 
+# These take what is to run: warm, or zap.
 huge() {
 	echo always >$THP/enabled
-	warm "$1" thp "$2"
-	zap "$1" thp "$2"
+	"$1" "$2" thp "$3"
 	echo never >$THP/enabled
 }
 
 mthp() {
 	echo always >$THP/hugepages-64kB/enabled || die "64 KiB folios"
-	warm "$1" 64k "$2"
-	zap "$1" 64k "$2"
+	"$1" "$2" 64k "$3"
 	echo never >$THP/hugepages-64kB/enabled
 }
 
 swapped() {
 	local disk
 	disk=$(cat /sys/class/zram-control/hot_add)
-	echo $(($2 * 2))M >"/sys/block/zram$disk/disksize" || die "zram$disk"
+	echo $(($3 * 2))M >"/sys/block/zram$disk/disksize" || die "zram$disk"
 	mkswap "/dev/zram$disk" >/dev/null && swapon "/dev/zram$disk" || die "swapon"
-	warm "$1" swap "$2"
-	zap "$1" swap "$2"
+	"$1" "$2" swap "$3"
 	swapoff "/dev/zram$disk"
 }
 

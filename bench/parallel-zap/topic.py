@@ -44,9 +44,11 @@ def jobs(demo: bool) -> list[Job]:
             mem="9G", boots=boots, limit=600),
         Job("live", body(f"helped munmap zap munmap 4k {size(demo)}", f"helped dontneed zap dontneed 4k {size(demo)}"),
             mode="parallel", cpus=2, nodes=2, mem="9G", boots=boots, limit=600),
-        Job("others", body("helped thp huge exit 2048", "helped mthp mthp exit 2048",
+        Job("others", body("huge warm exit 2048", "helped thp huge zap exit 2048",
+                           "mthp warm exit 2048", "helped mthp mthp zap exit 2048",
                            "warm exit kept 64", "helped shmem zap exit shmem 1024",
-                           "helped kept zap exit kept 2048", "helped swap swapped exit 512",
+                           "helped kept zap exit kept 2048",
+                           "swapped warm exit 512", "helped swap swapped zap exit 512",
                            "helped flushes flushes 1024"),
             mode="parallel", cpus=2, nodes=2, mem="3584M", boots=boots, limit=600),
     ]
