@@ -527,8 +527,9 @@ static void *serve(void *arg)
 				.len = PAGE,
 			};
 
-			ioctl(uffd->fd, UFFDIO_COPY, &copy);
+			/* First: the copy wakes who will look at it. */
 			uffd->served++;
+			ioctl(uffd->fd, UFFDIO_COPY, &copy);
 		}
 	}
 	return NULL;
@@ -603,6 +604,9 @@ static void touch_and_wait(size_t size)
 		pause();
 }
 
+/* Shared with the parent of who unmaps: how often it has begun to. */
+static atomic_int *unmaps;
+
 static void map_and_unmap(size_t size)
 {
 	for (;;) {
@@ -611,8 +615,16 @@ static void map_and_unmap(size_t size)
 		if (!p)
 			_exit(2);
 		stamp(p, size, 0);
+		++*unmaps;
 		munmap(p, size);
 	}
+}
+
+static bool has_begun_to_unmap(void)
+{
+	for (int i = 0; i < 60000 && !*unmaps; i++)
+		usleep(1000);
+	return *unmaps;
 }
 
 static bool has_touched(pid_t pid)
@@ -756,17 +768,24 @@ TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
 	const size_t size = 32 * MB;
 	int status;
 
+	unmaps = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, unmaps);
 	ASSERT_TRUE(group_create());
-	for (int i = 0; i < ROUNDS; i++) {
-		pid_t pid = in_group(map_and_unmap, size);
+	for (int i = 0; i < ROUNDS / 2; i++) {
+		pid_t pid;
 
+		*unmaps = 0;
+		pid = in_group(map_and_unmap, size);
 		ASSERT_LT(0, pid);
-		usleep(1000 * (20 + i * 37 % 200));
+		ASSERT_TRUE(has_begun_to_unmap());
+		usleep(i * 4000);
 		ASSERT_EQ(0, kill(pid, SIGKILL));
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_TRUE(WIFSIGNALED(status));
 		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
 	}
+	munmap(unmaps, PAGE);
 	EXPECT_TRUE(HELPED());
 }
 
