@@ -7,6 +7,7 @@ A topic describes itself in bench/<topic>/topic.py:
     FILES            files beside it that go into the guest's /payload
     MODULES          folders beside it: kernel modules, built for each kernel
     PROGRAMS         C files beside it: programs, built static
+    LIBRARIES        optional: of a program, what it is linked with
     jobs(demo)       list of Job: the guest scripts to run
     specs(demo)      list of Spec: the figures to take from what they print
     plot(figures)    optional: a Plot for the report
@@ -156,7 +157,8 @@ class Bench:
         for name in getattr(self.module, "PROGRAMS", []):
             program = self.build / Path(name).stem
             self.make(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", str(program),
-                       str(self.source / name)], f"program {name}")
+                       str(self.source / name), *getattr(self.module, "LIBRARIES", {}).get(name, [])],
+                      f"program {name}")
             common.append(program)
         for kernel in kernels(self.columns):
             self.payload[kernel] = common + [self.module_for(kernel, name)

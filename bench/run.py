@@ -48,7 +48,7 @@ def draw(plot: Plot) -> str:
         return ""
     lines = ["set terminal svg size 720,400 dynamic background rgb 'white' font 'system-ui,sans-serif,13'",
              f'set xlabel "{plot.xlabel}"', f'set ylabel "{plot.ylabel}"', "set key top left reverse Left",
-             "set border 3 lw 0.8", "set tics nomirror", 'set grid ytics lw 0.4 dt 3', "set format '%.0s%c'"]
+             "set border 3 lw 0.8", "set tics nomirror", 'set grid ytics lw 0.4 dt 3', f"set format '{'%.0s%c' if plot.log else '%g'}'"]
     lines += [f"set logscale {'y' if plot.labels else 'xy'}"] if plot.log else []
     if plot.labels:
         tics = ", ".join(f'"{label}" {x}' for x, label in enumerate(plot.labels, 1))

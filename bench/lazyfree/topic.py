@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0
+"""lazyfree: what an allocator pays for giving memory back, and for using it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common import SPREAD_BOOTS, Figure, Job, Plot, Spec
+
+WAIT = "what an allocator pays for giving memory back, and for using it again"
+FILES = ["guest.sh"]
+PROGRAMS = ["lazy.c", "churn.c"]
+LIBRARIES = {"churn.c": ["-ljemalloc", "-lstdc++", "-lm"]}
+
+KINDS = {"4k": "2 MiB of 4 KiB pages", "thp": "2 MiB, a huge page", "half": "half of a huge page",
+         "64k": "64 KiB", "1g": "1 GiB, of which 2 MiB are touched"}
+
+Get = Callable[[str], float]
+
+
+def body(*lines: str) -> str:
+    return "\n".join([". /payload/guest.sh", "knobs", *lines])
+
+
+def jobs(demo: bool) -> list[Job]:
+    todo = [
+        Job("cost", body(*(f"lazy give {kind}" for kind in KINDS), "lazy undo", "lazy zero", "lazy kept",
+                         "warm fork 200", "lazy fork 2000", "warm maps 100", "lazy maps 2000",
+                         "warm dontneed 100", "lazy dontneed 2000", "returned 128"), mem="1536M"),
+    ]
+    if demo:
+        return todo
+    return todo + [
+        Job("reader", body("beside_a_reader fair", "beside_a_reader first"), mode="parallel", mem="1G", cpus=2,
+            boots=SPREAD_BOOTS),
+        Job("churn", body("churn"), mode="parallel", mem="2G", cpus=2, boots=SPREAD_BOOTS),
+    ]
+
+
+def specs(demo: bool) -> list[Spec]:
+    def value(key: str) -> Callable[[Get], float]:
+        return lambda get: get(key)
+
+    result = [Spec(f"give back {what}", "instructions", "cost", value(f"give_{kind}")) for kind, what in KINDS.items()]
+    result += [
+        Spec("take 2 MiB back as it is", "instructions", "cost", value("undo_call")),
+        Spec("  and touch it, a 4 KiB page", "instructions", "cost", value("undo_page")),
+        Spec("take half of a huge page back, zeroed, a 4 KiB page", "instructions", "cost", value("zero_page")),
+        Spec("  memset() of as much", "instructions", "cost", value("memset_page")),
+        Spec("  huge pages that are left", "%", "cost", value("thp_kept"), better="higher"),
+        Spec("given back, returned by one reclaim", "%", "cost", value("returned"), better="higher"),
+        Spec("fork, exit and wait of a small process", "instructions", "cost", value("fork")),
+        Spec("mmap, touch and munmap of 256 KiB", "instructions", "cost", value("maps")),
+        Spec("touch and MADV_DONTNEED of 256 KiB", "instructions", "cost", value("dontneed")),
+    ]
+    if demo:
+        return result
+    for policy in ("fair", "first"):
+        result += [
+            Spec(f"MADV_FREE loop beside a reader, {policy}", "MiB/s", "parallel", value(f"freed_mb_{policy}"),
+                 better="higher"),
+            Spec("  the reader", "MiB/s", "parallel", value(f"streamed_mb_{policy}"), better="higher"),
+        ]
+    return result + [
+        Spec("jemalloc, blocks of 256 KiB to 4 MiB come and go", "MiB/s", "parallel", value("churn_default"),
+             better="higher"),
+        Spec("  with hooks, zeroed", "MiB/s", "parallel", value("churn_hooks"), better="higher"),
+        Spec("  with hooks, as it is", "MiB/s", "parallel", value("churn_undo"), better="higher"),
+        Spec("  half of its heap freed and used again: huge pages left", "%", "parallel", value("huge_default"),
+             better="higher"),
+        Spec("  with hooks", "%", "parallel", value("huge_hooks"), better="higher"),
+    ]
+
+
+def plot(figures: list[Figure]) -> Plot:
+    sizes = {"64 KiB": 1 / 16, "2 MiB of 4 KiB pages": 2.0, "1 GiB, of which 2 MiB are touched": 1024.0}
+    series: dict[str, list[tuple[float, float]]] = {}
+    for f in figures:
+        for name, size in sizes.items():
+            if f.name == f"give back {name}":
+                for column, number in f.values.items():
+                    if number:
+                        series.setdefault(column, []).append((size, number))
+    return Plot("Giving memory back", "MiB", "instructions", series)
