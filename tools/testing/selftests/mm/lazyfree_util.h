@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What tests of MADV_FREE and its kin share: pages that carry stamps, and a
- * memory cgroup of their own to reclaim.
+ * What tests of MADV_FREE and its kin share: pages that carry stamps, of each
+ * size of folios, and a memory cgroup of their own to reclaim, by either LRU.
+ *
+ * For programs with kselftest_harness.h.
  */
 #ifndef LAZYFREE_UTIL_H
 #define LAZYFREE_UTIL_H
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <stdlib.h>
 #include <unistd.h>
+#include "hugepage_settings.h"
 #include "vm_util.h"
 
 #ifndef MADV_COLLAPSE
@@ -23,6 +28,8 @@
 #define MB		(1024 * 1024UL)
 #define CGROUP		"/sys/fs/cgroup/"
 #define LRU_GEN		"/sys/kernel/mm/lru_gen/enabled"
+#define REGION		(8 * MB)
+#define ALIGNMENT	(2 * MB)
 #define PATIENCE	300	/* seconds, for debug kernels in emulators */
 
 /* What a page has in it, by all of its words. */
@@ -170,5 +177,119 @@ static inline long populated_pages(int pagemap, char *p, size_t size)
 
 	return n;
 }
+
+static inline void reclaim_group(int group)
+{
+	/* EAGAIN if there is not so much. */
+	group_write(group, "memory.reclaim", "64M");
+}
+
+/* Pages of the range, which begins with page @first, that are anything else. */
+static inline long pages_not(enum page_state state, char *p, size_t size,
+			     size_t first)
+{
+	return size / psize() - count_pages(p, size, first, state);
+}
+
+/* Neither as they were nor zero */
+static inline long pages_broken(char *p, size_t size, size_t first)
+{
+	return count_pages(p, size, first, PAGE_OTHER);
+}
+
+static inline char *map_aligned(size_t size)
+{
+	char *p = mmap(NULL, size + ALIGNMENT, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return p;
+	p += -(uintptr_t)p % ALIGNMENT;
+	return mmap(p, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+/* A test's memory, @p of REGION bytes, and what has to be put back. */
+struct lazyfree_test {
+	char *p;
+	int pagemap;
+	int group;
+	char lru_gen[16];
+};
+
+/* Returns what is missing for the test, or NULL. */
+static inline const char *lazyfree_setup(struct lazyfree_test *t, size_t folio,
+					 const char *lru_gen)
+{
+	int order = folio ? __builtin_ctzl(folio / psize()) : 0;
+	struct thp_settings settings;
+	cpu_set_t one;
+	FILE *f;
+
+	if (order && (!thp_available() ||
+		      !(thp_supported_orders() & (1UL << order))))
+		return "no folios of this size";
+	f = fopen(LRU_GEN, "r");
+	if (!f && *lru_gen == 'y')
+		return "no CONFIG_LRU_GEN";
+	if (geteuid() || !group_enter())
+		return "needs root and cgroup v2 with memory";
+	t->group = getpid();
+
+	if (f) {
+		if (!fgets(t->lru_gen, sizeof(t->lru_gen), f))
+			return "cannot read " LRU_GEN;
+		fclose(f);
+		if (write_text(LRU_GEN, lru_gen))
+			return "cannot write " LRU_GEN;
+	}
+	/* Marked pages wait in a batch of the CPU that marks them. */
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		return "cannot stay on a CPU";
+
+	thp_save_settings();
+	thp_read_settings(&settings);
+	settings.thp_enabled = THP_MADVISE;
+	for (int i = 0; i < NR_ORDERS; i++)
+		settings.hugepages[i].enabled =
+			order && i == order ? THP_MADVISE : THP_NEVER;
+	thp_push_settings(&settings);
+
+	t->pagemap = open("/proc/self/pagemap", O_RDONLY);
+	if (t->pagemap < 0)
+		return "no /proc/self/pagemap";
+	t->p = map_aligned(REGION);
+	if (t->p == MAP_FAILED)
+		return "no memory";
+	madvise(t->p, REGION, order ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	stamp_range(t->p, REGION);
+
+	return NULL;
+}
+
+static inline void lazyfree_teardown(struct lazyfree_test *t)
+{
+	thp_restore_settings();
+	if (t->lru_gen[0])
+		write_text(LRU_GEN, strtol(t->lru_gen, NULL, 0) & 1 ? "y" : "n");
+	munmap(t->p, REGION);
+	group_leave();
+}
+
+/* Each test runs with each size of folios, and with each LRU. */
+#define LAZYFREE_VARIANTS(fixture)					\
+	FIXTURE_VARIANT(fixture)					\
+	{								\
+		size_t folio;		/* bytes */			\
+		const char *lru_gen;	/* of LRU_GEN */		\
+	};								\
+	FIXTURE_VARIANT_ADD(fixture, small) { 0, "n" };			\
+	FIXTURE_VARIANT_ADD(fixture, small_lru_gen) { 0, "y" };		\
+	FIXTURE_VARIANT_ADD(fixture, mthp) { 64 << 10, "n" };		\
+	FIXTURE_VARIANT_ADD(fixture, mthp_lru_gen) { 64 << 10, "y" };	\
+	FIXTURE_VARIANT_ADD(fixture, thp) { 2 << 20, "n" };		\
+	FIXTURE_VARIANT_ADD(fixture, thp_lru_gen) { 2 << 20, "y" };
 
 #endif

@@ -10,7 +10,6 @@
 #include "kselftest_harness.h"
 #include <linux/userfaultfd.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,101 +17,39 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include "hugepage_settings.h"
 #include "lazyfree_util.h"
 
-#define REGION		(8 * MB)
-#define ALIGNMENT	(2 * MB)
 #define ROUNDS		30		/* of reclaim, until all is dropped */
-
-static char *map_aligned(size_t size)
-{
-	char *p = mmap(NULL, size + ALIGNMENT, PROT_NONE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (p == MAP_FAILED)
-		return p;
-	p += -(uintptr_t)p % ALIGNMENT;
-	return mmap(p, size, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-}
 
 FIXTURE(madv_free)
 {
+	struct lazyfree_test t;
 	char *p;
 	char *drain;
 	int pagemap;
 	int group;
-	char lru_gen[16];
 };
 
-FIXTURE_VARIANT(madv_free)
-{
-	size_t folio;		/* bytes */
-	const char *lru_gen;	/* what to write to lru_gen/enabled */
-};
-
-FIXTURE_VARIANT_ADD(madv_free, small) { 0, "n" };
-FIXTURE_VARIANT_ADD(madv_free, small_lru_gen) { 0, "y" };
-FIXTURE_VARIANT_ADD(madv_free, mthp) { 64 << 10, "n" };
-FIXTURE_VARIANT_ADD(madv_free, mthp_lru_gen) { 64 << 10, "y" };
-FIXTURE_VARIANT_ADD(madv_free, thp) { 2 << 20, "n" };
-FIXTURE_VARIANT_ADD(madv_free, thp_lru_gen) { 2 << 20, "y" };
+LAZYFREE_VARIANTS(madv_free)
 
 FIXTURE_SETUP(madv_free)
 {
-	int order = variant->folio ?
-		__builtin_ctzl(variant->folio / psize()) : 0;
-	struct thp_settings settings;
-	cpu_set_t one;
-	FILE *f;
+	const char *missing = lazyfree_setup(&self->t, variant->folio,
+					     variant->lru_gen);
 
-	if (order && (!thp_available() ||
-		      !(thp_supported_orders() & (1UL << order))))
-		SKIP(return, "no folios of this size");
-	f = fopen(LRU_GEN, "r");
-	if (!f && *variant->lru_gen == 'y')
-		SKIP(return, "no CONFIG_LRU_GEN");
-	if (geteuid() || !group_enter())
-		SKIP(return, "needs root and cgroup v2 with memory");
-	self->group = getpid();
-
-	if (f) {
-		ASSERT_NE(NULL, fgets(self->lru_gen, sizeof(self->lru_gen), f));
-		fclose(f);
-		ASSERT_EQ(0, write_text(LRU_GEN, variant->lru_gen));
-	}
-	/* Marked pages wait in a batch of the CPU that marks them. */
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(one), &one));
-
-	thp_save_settings();
-	thp_read_settings(&settings);
-	settings.thp_enabled = THP_MADVISE;
-	for (int i = 0; i < NR_ORDERS; i++)
-		settings.hugepages[i].enabled =
-			order && i == order ? THP_MADVISE : THP_NEVER;
-	thp_push_settings(&settings);
-
-	self->pagemap = open("/proc/self/pagemap", O_RDONLY);
-	ASSERT_LE(0, self->pagemap);
+	if (missing)
+		SKIP(return, "%s", missing);
+	self->p = self->t.p;
+	self->pagemap = self->t.pagemap;
+	self->group = self->t.group;
 	self->drain = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->drain);
-	self->p = map_aligned(REGION);
-	ASSERT_NE(MAP_FAILED, self->p);
-	madvise(self->p, REGION, order ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	stamp_range(self->p, REGION);
 }
 
 FIXTURE_TEARDOWN(madv_free)
 {
-	thp_restore_settings();
-	if (self->lru_gen[0])
-		write_text(LRU_GEN, strtol(self->lru_gen, NULL, 0) & 1 ? "y" : "n");
-	munmap(self->p, REGION);
-	group_leave();
+	lazyfree_teardown(&self->t);
 }
 
 /* Frees, and lets no page wait in a batch. */
@@ -121,12 +58,6 @@ static int madv_free(char *p, size_t size, char *drain)
 	int ret = madvise(p, size, MADV_FREE);
 
 	return ret ? -errno : madvise(drain, psize(), MADV_FREE);
-}
-
-static void reclaim_group(int group)
-{
-	/* EAGAIN if there is not so much. */
-	group_write(group, "memory.reclaim", "64M");
 }
 
 /* Until nothing of the range is left, or it takes too long. */
@@ -142,18 +73,6 @@ static long drop(int group, int pagemap, char *p, size_t size)
 	}
 
 	return left;
-}
-
-/* Pages of the range, which begins with page @first, that are anything else. */
-static long pages_not(enum page_state state, char *p, size_t size, size_t first)
-{
-	return size / psize() - count_pages(p, size, first, state);
-}
-
-/* Neither as they were nor zero */
-static long pages_broken(char *p, size_t size, size_t first)
-{
-	return count_pages(p, size, first, PAGE_OTHER);
 }
 
 TEST_F(madv_free, reads_zero_or_old)

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Reclaim of what MADV_SPLITTABLE has noted.
+ */
+
+#include <linux/list_lru.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/pagewalk.h>
+#include <linux/sched/mm.h>
+#include <linux/vmstat.h>
+
+#include <trace/events/lazyfree.h>
+
+#include "internal.h"
+#include "splittable.h"
+
+/* Ranges of each memcg and node, oldest first. Inside splittable_mm.lock. */
+struct list_lru splittable_lru;
+
+/* How many ranges are looked at before reclaim turns to something else. */
+#define RANGES_TO_WALK	32
+
+/* How much of them is zapped at once, and how often before that. */
+#define ZAP_BYTES	PMD_SIZE
+#define ZAPS_TO_DO	64
+
+/**
+ * struct splittable_victim - What reclaim is about to zap.
+ * @young:	it may be young
+ * @sm:		where it is; NULL if there is nothing
+ *
+ * It is [@sm->zap_start, @sm->zap_end), which is for who has set it. A
+ * reference to @sm->mm is held, and its mmap_lock for reading.
+ */
+struct splittable_victim {
+	bool young;
+	struct splittable_mm *sm;
+};
+
+/*
+ * Called with the lock of the list held, inside of which nothing may be waited
+ * for. What cannot be locked now is left for the next time.
+ */
+static enum lru_status pick(struct list_head *item, struct list_lru_one *list,
+			    void *arg)
+{
+	struct splittable_range *range;
+	struct splittable_victim *victim = arg;
+	enum lru_status ret = LRU_SKIP;	/* it stays, as the oldest one */
+	struct splittable_mm *sm;
+	unsigned long age;
+
+	if (victim->sm)
+		return LRU_SKIP;
+	range = container_of(item, struct splittable_range, lru);
+	age = msecs_to_jiffies(READ_ONCE(splittable_limits.min_age_ms));
+	if (!victim->young && time_before(jiffies, range->stamp + age))
+		return LRU_SKIP;
+
+	/* While @range is in the list, its owner and the mm are there. */
+	sm = range->owner;
+	if (!mmget_not_zero(sm->mm))
+		return LRU_ROTATE;
+	if (!mmap_read_trylock(sm->mm))
+		goto put_mm;
+	if (!spin_trylock(&sm->lock))
+		goto unlock_mm;
+	if (!sm->zap_end) {
+		unsigned long to = ALIGN(range->noted + 1, ZAP_BYTES);
+
+		victim->sm = sm;
+		if (splittable_advance(range, min(to, range->end))) {
+			list_lru_isolate(list, item);
+			ret = LRU_REMOVED;
+		}
+	}
+	spin_unlock(&sm->lock);
+	if (victim->sm)
+		return ret;
+unlock_mm:
+	mmap_read_unlock(sm->mm);
+put_mm:
+	mmput_async(sm->mm);
+	return LRU_ROTATE;
+}
+
+/* A large folio that only a part of will be zapped of, or NULL. */
+static struct folio *get_large_folio(struct vm_area_struct *vma,
+				     unsigned long addr)
+{
+	struct folio_walk fw;
+	struct folio *folio;
+
+	folio = folio_walk_start(&fw, vma, addr, 0);
+	if (!folio)
+		return NULL;
+	if (folio_test_large(folio) && folio_test_anon(folio))
+		folio_get(folio);
+	else
+		folio = NULL;
+	folio_walk_end(&fw, vma);
+
+	return folio;
+}
+
+/*
+ * A page of a large folio is free only once that is split. Returns the number
+ * of pages that are not, as it was not possible.
+ */
+static unsigned long split_and_put(struct folio *folio)
+{
+	unsigned long left = 0;
+
+	if (!folio)
+		return 0;
+	if (folio_mapped(folio) && folio_trylock(folio)) {
+		if (folio_test_large(folio))
+			split_folio(folio);
+		folio_unlock(folio);
+	}
+	if (folio_test_large(folio) && folio_mapped(folio))
+		left = max_t(long, 0, (long)folio_nr_pages(folio) -
+					 folio_mapcount(folio));
+	folio_put(folio);
+
+	return left;
+}
+
+/* Returns the number of pages that are free now, about. */
+static unsigned long zap(struct mm_struct *mm, unsigned long start,
+			 unsigned long end, struct folio **edges)
+{
+	unsigned long before = get_mm_counter_sum(mm, MM_ANONPAGES), after;
+	struct vm_area_struct *vma;
+	VMA_ITERATOR(vmi, mm, start);
+
+	for_each_vma_range(vmi, vma, end) {
+		unsigned long from = max(start, vma->vm_start);
+		unsigned long to = min(end, vma->vm_end);
+
+		if (from == start)
+			edges[0] = get_large_folio(vma, start);
+		if (to == end)
+			edges[1] = get_large_folio(vma, end - PAGE_SIZE);
+		zap_vma_range(vma, from, to - from);
+	}
+
+	after = get_mm_counter_sum(mm, MM_ANONPAGES);
+
+	return min(before - min(before, after), (end - start) >> PAGE_SHIFT);
+}
+
+static unsigned long zap_victim(struct splittable_mm *sm)
+{
+	unsigned long start = sm->zap_start, end = sm->zap_end;
+	struct folio *edges[2] = {};
+	struct mm_struct *mm = sm->mm;
+	unsigned long pages, left;
+
+	pages = zap(mm, start, end, edges);
+
+	splittable_advanced(sm);
+	mmap_read_unlock(mm);
+
+	left = split_and_put(edges[0]);
+	if (edges[1] != edges[0] || !edges[0])
+		left += split_and_put(edges[1]);
+	else
+		folio_put(edges[1]);
+	pages -= min(pages, left);
+
+	count_vm_event(SPLITTABLE_ZAP);
+	trace_splittable_zap(mm, start, end, pages);
+	mmput_async(mm);
+
+	return pages;
+}
+
+/**
+ * splittable_reclaim() - Zap what has been noted, oldest first.
+ * @memcg:		whose ranges, not those of its children; NULL for all
+ * @nid:		the node where they were noted
+ * @nr_to_reclaim:	pages, enough
+ * @young:		zap young ranges, too
+ *
+ * Context: reclaim. Waits for no lock that a caller may hold: an address space
+ *	that is locked for writing is left for the next time.
+ * Return: the number of pages that it made free.
+ */
+unsigned long splittable_reclaim(struct mem_cgroup *memcg, int nid,
+				 unsigned long nr_to_reclaim, bool young)
+{
+	unsigned long reclaimed = 0;
+
+	if (!list_lru_count_one(&splittable_lru, nid, memcg))
+		return 0;
+
+	for (int i = 0; i < ZAPS_TO_DO && reclaimed < nr_to_reclaim; i++) {
+		struct splittable_victim victim = { .young = young };
+		unsigned long nr_to_walk = RANGES_TO_WALK;
+
+		list_lru_walk_one(&splittable_lru, nid, memcg, pick, &victim,
+				  &nr_to_walk);
+		if (!victim.sm)
+			break;
+		reclaimed += zap_victim(victim.sm);
+		cond_resched();
+	}
+
+	return reclaimed;
+}
+
+/**
+ * splittable_drain() - Zap all that has been noted, before a process is killed.
+ * @memcg:	of it and of its children; NULL for all
+ *
+ * Context: as splittable_reclaim().
+ * Return: the number of pages that it made free.
+ */
+unsigned long splittable_drain(struct mem_cgroup *memcg)
+{
+	struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
+	unsigned long pages = 0;
+	int nid;
+
+	do {
+		for_each_node_state(nid, N_NORMAL_MEMORY)
+			pages += splittable_reclaim(iter, nid, ULONG_MAX, true);
+	} while ((iter = mem_cgroup_iter(memcg, iter, NULL)));
+
+	return pages;
+}
+
+int __init splittable_reclaim_init(void)
+{
+	static struct lock_class_key key;
+
+	return list_lru_init_memcg_key(&splittable_lru, NULL, &key);
+}

@@ -1,0 +1,810 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * MADV_SPLITTABLE and MADV_UNSPLITTABLE: what was marked reads zero once it is
+ * taken back, may go until then, and goes when memory is needed; what was not
+ * marked stays as it is, whatever happens to the mapping.
+ *
+ * All pages carry stamps. Reclaim is asked for by memory.reclaim, of a memory
+ * cgroup for each test.
+ */
+#define _GNU_SOURCE
+#include "kselftest_harness.h"
+#include <asm-generic/mman.h> /* Force the import of the tools version. */
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include "lazyfree_util.h"
+
+#ifndef __NR_mseal
+#define __NR_mseal	462
+#endif
+
+#define KNOBS	"/sys/kernel/mm/lazyfree/"
+#define ROUNDS	30		/* of reclaim, until all is zapped */
+
+FIXTURE(splittable)
+{
+	struct lazyfree_test t;
+	char *p;
+	int pagemap;
+	int group;
+	char min_age_ms[32];
+};
+
+LAZYFREE_VARIANTS(splittable)
+
+static bool read_knob(const char *name, char *buf, size_t size)
+{
+	char path[128];
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), KNOBS "%s", name);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return false;
+	len = read(fd, buf, size - 1);
+	close(fd);
+	buf[len < 0 ? 0 : len] = 0;
+	buf[strcspn(buf, "\n")] = 0;
+
+	return len > 0;
+}
+
+static int write_knob(const char *name, const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), KNOBS "%s", name);
+	return write_text(path, text);
+}
+
+FIXTURE_SETUP(splittable)
+{
+	const char *missing;
+
+	if (!read_knob("min_age_ms", self->min_age_ms, sizeof(self->min_age_ms)))
+		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
+	missing = lazyfree_setup(&self->t, variant->folio, variant->lru_gen);
+	if (missing)
+		SKIP(return, "%s", missing);
+	/* No range is too young, and none has just been zapped. */
+	ASSERT_EQ(0, write_knob("min_age_ms", "0"));
+	self->p = self->t.p;
+	self->pagemap = self->t.pagemap;
+	self->group = self->t.group;
+}
+
+FIXTURE_TEARDOWN(splittable)
+{
+	write_knob("min_age_ms", self->min_age_ms);
+	lazyfree_teardown(&self->t);
+}
+
+static int mark(char *p, size_t size)
+{
+	return madvise(p, size, MADV_SPLITTABLE) ? -errno : 0;
+}
+
+static int take_back(char *p, size_t size)
+{
+	return madvise(p, size, MADV_UNSPLITTABLE) ? -errno : 0;
+}
+
+static int undo(char *p, size_t size)
+{
+	return madvise(p, size, MADV_FREE_UNDO) ? -errno : 0;
+}
+
+/* Until nothing of the range is left, or it takes too long. */
+static long drop(int group, int pagemap, char *p, size_t size)
+{
+	long left = 0;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		reclaim_group(group);
+		left = populated_pages(pagemap, p, size);
+		if (!left)
+			break;
+	}
+
+	return left;
+}
+
+/* New stamps are as if nothing had ever been marked. */
+#define EXPECT_UNMARKED(_p, _size) do {					\
+	stamp_range(_p, _size);						\
+	for (int _i = 0; _i < 3; _i++)					\
+		reclaim_group(self->group);				\
+	EXPECT_EQ(0, pages_not(PAGE_OLD, _p, _size, 0));		\
+} while (0)
+
+TEST_F(splittable, is_zero_when_taken_back)
+{
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	EXPECT_UNMARKED(self->p, REGION);
+	/* Nothing is marked any more, so nothing is taken back. */
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
+TEST_F(splittable, stays_until_it_is_needed)
+{
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ((long)(REGION / psize()),
+		  populated_pages(self->pagemap, self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	EXPECT_EQ(0, undo(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
+TEST_F(splittable, goes_when_it_is_needed)
+{
+	long before = read_value("/proc/vmstat", "splittable_zap");
+
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
+	EXPECT_LT(before, read_value("/proc/vmstat", "splittable_zap"));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
+	EXPECT_UNMARKED(self->p, REGION);
+}
+
+TEST_F(splittable, stores_in_between_are_lost)
+{
+	ASSERT_EQ(0, mark(self->p, REGION));
+	memset(self->p, 1, REGION / 2);
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+
+	/* And if it was zapped before. */
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
+	memset(self->p, 1, REGION / 2);
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+}
+
+TEST_F(splittable, half_of_each_folio)
+{
+	size_t step = variant->folio > 64 << 10 ? variant->folio : 256 << 10;
+	size_t half = step / 2;
+	bool huge = variant->folio == 2 * MB;
+
+	for (size_t i = 0; i < REGION; i += step)
+		ASSERT_EQ(0, mark(self->p + i, half));
+	for (size_t i = 0; i < REGION; i += step) {
+		ASSERT_EQ(0, take_back(self->p + i, half));
+		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + i, half, i / psize()));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + i + half, half,
+				       (i + half) / psize()));
+	}
+	if (huge)
+		EXPECT_TRUE(check_huge_anon(self->p, REGION,
+					    REGION / (2 * MB), 2 * MB));
+}
+
+TEST_F(splittable, half_of_each_folio_is_free_when_it_is_needed)
+{
+	size_t step = variant->folio > 64 << 10 ? variant->folio : 256 << 10;
+	size_t half = step / 2;
+	long before = group_read(self->group, "memory.stat", "anon"), now = 0;
+
+	for (size_t i = 0; i < REGION; i += step)
+		ASSERT_EQ(0, mark(self->p + i, half));
+	for (int round = 0; round < ROUNDS; round++) {
+		/* A process in the group holds it down to what is in use. */
+		group_write(self->group, "memory.reclaim", "1M swappiness=0");
+		now = group_read(self->group, "memory.stat", "anon");
+		if (before - now > (long)(REGION / 2 - REGION / 16))
+			break;
+	}
+	EXPECT_GT(before - now, (long)(REGION / 2 - REGION / 16));
+	for (size_t i = 0; i < REGION; i += step) {
+		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + i, half, i / psize()));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + i + half, half,
+				       (i + half) / psize()));
+	}
+}
+
+TEST_F(splittable, a_part_is_taken_back)
+{
+	const size_t from = 3 * MB + 4 * psize(), size = MB;
+
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, take_back(self->p + from, size));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + from, size, 0));
+	stamp_range(self->p + from, size);
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, from));
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + from + size,
+			  REGION - from - size));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + from, size, 0));
+
+	/* The end of one, all of the part, and the start of another. */
+	ASSERT_EQ(0, mark(self->p + from, size));
+	memset(self->p, 1, REGION);
+	ASSERT_EQ(0, take_back(self->p + MB, 6 * MB));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, 6 * MB, 0));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+}
+
+TEST_F(splittable, marks_that_touch_and_overlap)
+{
+	long before = read_value("/proc/vmstat", "nr_splittable");
+
+	for (int i = 0; i < 4; i++)
+		ASSERT_EQ(0, mark(self->p + 2 * i * MB, MB));
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(0, mark(self->p + (2 * i + 1) * MB, MB));
+	ASSERT_EQ(0, mark(self->p + MB / 2, 6 * MB));
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	EXPECT_EQ(before + (long)(7 * MB / psize()),
+		  read_value("/proc/vmstat", "nr_splittable"));
+	ASSERT_EQ(0, undo(self->p, 7 * MB));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	EXPECT_EQ(before, read_value("/proc/vmstat", "nr_splittable"));
+	for (int round = 0; round < 3; round++)
+		reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
+TEST_F(splittable, mprotect)
+{
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, mprotect(self->p + MB, MB, PROT_READ));
+	ASSERT_EQ(0, mprotect(self->p + 4 * MB, MB, PROT_NONE));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	EXPECT_UNMARKED(self->p, REGION);
+}
+
+TEST_F(splittable, mremap)
+{
+	char *to = map_aligned(REGION);
+
+	ASSERT_NE(MAP_FAILED, to);
+	ASSERT_EQ(0, mark(self->p + MB, 4 * MB));
+	ASSERT_EQ(to, mremap(self->p, REGION, REGION,
+			     MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, to, MB, 0));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, to + MB, 4 * MB, 0));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, to + 5 * MB, 3 * MB, 5 * MB / psize()));
+	EXPECT_UNMARKED(to, REGION);
+	/* Where it was, there is nothing, and nothing marked. */
+	ASSERT_EQ(self->p, mmap(self->p, REGION, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+				-1, 0));
+	EXPECT_UNMARKED(self->p, REGION);
+
+	ASSERT_EQ(0, mark(to, REGION));
+	ASSERT_EQ(self->p, mremap(to, REGION, REGION, MREMAP_MAYMOVE |
+				  MREMAP_FIXED | MREMAP_DONTUNMAP, self->p));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	EXPECT_UNMARKED(self->p, REGION);
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, to, REGION, 0));
+	EXPECT_UNMARKED(to, REGION);
+	munmap(to, REGION);
+}
+
+TEST_F(splittable, munmap_and_map_again)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	const int fixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, munmap(self->p + MB, 2 * MB));
+	ASSERT_EQ(self->p + MB, mmap(self->p + MB, 2 * MB, rw, fixed, -1, 0));
+	ASSERT_EQ(self->p + 4 * MB, mmap(self->p + 4 * MB, MB, rw, fixed, -1, 0));
+	stamp_range(self->p + MB, 2 * MB);
+	stamp_range(self->p + 4 * MB, MB);
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, MB));
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + 5 * MB, 3 * MB));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, 2 * MB, 0));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 4 * MB, MB, 0));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, 2 * MB, 0));
+}
+
+TEST_F(splittable, fork)
+{
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, mark(self->p + MB, 4 * MB));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* In the child it is zapped, and no longer marked. */
+		if (pages_not(PAGE_OLD, self->p, MB, 0) ||
+		    pages_not(PAGE_ZERO, self->p + MB, 4 * MB, 0) ||
+		    pages_not(PAGE_OLD, self->p + 5 * MB, 3 * MB, 5 * MB / psize()))
+			_exit(1);
+		stamp_range(self->p, REGION);
+		for (int round = 0; round < 3; round++)
+			reclaim_group(self->group);
+		_exit(pages_not(PAGE_OLD, self->p, REGION, 0) ? 2 : 0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	/* In the parent it is marked as before. */
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, MB, 0));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, 4 * MB, 0));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 5 * MB, 3 * MB, 5 * MB / psize()));
+}
+
+TEST_F(splittable, mlock)
+{
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, mlock(self->p + MB, MB));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, MB, 0));
+	stamp_range(self->p + MB, MB);
+	EXPECT_EQ(-EINVAL, mark(self->p + MB, MB));
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, MB));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, MB, 0));
+	ASSERT_EQ(0, munlock(self->p + MB, MB));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, MB, 0));
+
+	ASSERT_EQ(0, mark(self->p, REGION));
+	if (mlockall(MCL_CURRENT | MCL_ONFAULT))
+		SKIP(return, "no mlockall()");
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	munlockall();
+	EXPECT_UNMARKED(self->p, REGION);
+}
+
+TEST_F(splittable, userfaultfd)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd");
+	ASSERT_EQ(0, mark(self->p, REGION));
+	reg.range.start = (unsigned long)self->p + MB;
+	reg.range.len = 2 * MB;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	EXPECT_EQ(0, populated_pages(self->pagemap, self->p + MB, 2 * MB));
+	EXPECT_NE(0, populated_pages(self->pagemap, self->p, MB));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_UNREGISTER, &reg.range));
+	stamp_range(self->p + MB, 2 * MB);
+
+	/* Where it is watched, it goes at once. */
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, mark(self->p + MB, 2 * MB));
+	EXPECT_EQ(0, populated_pages(self->pagemap, self->p + MB, 2 * MB));
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_UNREGISTER, &reg.range));
+	EXPECT_UNMARKED(self->p + MB, 2 * MB);
+	close(uffd);
+}
+
+TEST_F(splittable, other_advice)
+{
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, madvise(self->p, MB, MADV_DONTNEED));
+	EXPECT_UNMARKED(self->p, MB);
+	ASSERT_EQ(0, madvise(self->p + MB, MB, MADV_PAGEOUT));
+	EXPECT_UNMARKED(self->p + MB, MB);
+	ASSERT_EQ(0, madvise(self->p + 2 * MB, MB, MADV_GUARD_INSTALL));
+	ASSERT_EQ(0, madvise(self->p + 2 * MB, MB, MADV_GUARD_REMOVE));
+	EXPECT_UNMARKED(self->p + 2 * MB, MB);
+
+	/* These change nothing about it. */
+	ASSERT_EQ(0, madvise(self->p + 3 * MB, MB, MADV_FREE));
+	ASSERT_EQ(0, madvise(self->p + 4 * MB, MB, MADV_COLD));
+	ASSERT_EQ(0, madvise(self->p + 5 * MB, MB, MADV_POPULATE_WRITE));
+	madvise(self->p, REGION, MADV_COLLAPSE);
+	EXPECT_EQ(0, pages_broken(self->p + 3 * MB, 5 * MB, 3 * MB / psize()));
+	ASSERT_EQ(0, take_back(self->p + 3 * MB, 5 * MB));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 3 * MB, 5 * MB, 0));
+}
+
+TEST_F(splittable, undo_of_what_madv_free_has_marked_too)
+{
+	char *drain = map_aligned(2 * MB);
+
+	ASSERT_NE(MAP_FAILED, drain);
+	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
+	madvise(drain, psize(), MADV_FREE);
+	ASSERT_EQ(0, mark(self->p, REGION));
+	if (undo(self->p, REGION) == 0) {
+		for (int round = 0; round < 3; round++)
+			reclaim_group(self->group);
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	}
+	munmap(drain, 2 * MB);
+}
+
+TEST_F(splittable, undo_of_madv_free)
+{
+	char *drain = map_aligned(2 * MB);
+
+	ASSERT_NE(MAP_FAILED, drain);
+	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
+	madvise(drain, psize(), MADV_FREE);
+	ASSERT_EQ(0, undo(self->p, REGION));
+	for (int round = 0; round < ROUNDS / 3; round++)
+		reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+
+	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
+	ASSERT_EQ(0, madvise(self->p + 3 * MB, psize(), MADV_DONTNEED));
+	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
+	EXPECT_EQ(0, undo(self->p, 3 * MB));
+	EXPECT_EQ(1, pages_not(PAGE_OLD, self->p, REGION, 0));
+	munmap(drain, 2 * MB);
+}
+
+TEST_F(splittable, memory_max_is_no_oom)
+{
+	char *p;
+
+	ASSERT_EQ(0, group_write(self->group, "memory.swap.max", "0"));
+	ASSERT_EQ(0, group_write(self->group, "memory.max", "33554432"));
+	p = map_aligned(64 * MB);
+	ASSERT_NE(MAP_FAILED, p);
+	madvise(p, 64 * MB, variant->folio ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	/* All that it has, in one mark; then twice what it may have. */
+	ASSERT_EQ(0, mark(self->p, REGION));
+	for (size_t i = 0; i < 64 * MB; i += 2 * MB) {
+		memset(p + i, 1, 2 * MB);
+		ASSERT_EQ(0, mark(p + i, 2 * MB));
+	}
+	EXPECT_EQ(0, group_read(self->group, "memory.events", "oom_kill"));
+	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
+	munmap(p, 64 * MB);
+}
+
+TEST_F(splittable, limits)
+{
+	char *end = self->p + REGION;
+
+	/* Too short, and too many: zapped at once. */
+	ASSERT_EQ(0, write_knob("min_range_kb", "64"));
+	ASSERT_EQ(0, mark(self->p, 60 << 10));
+	EXPECT_EQ(0, populated_pages(self->pagemap, self->p, 60 << 10));
+	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4"));
+	for (char *p = self->p + MB; p < end; p += MB)
+		ASSERT_EQ(0, mark(p, 64 << 10));
+	for (char *p = self->p + 5 * MB; p < end; p += MB)
+		EXPECT_EQ(0, populated_pages(self->pagemap, p, 64 << 10));
+	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4096"));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+	for (char *p = self->p + MB; p < end; p += MB)
+		EXPECT_EQ(0, pages_not(PAGE_ZERO, p, 64 << 10, 0));
+}
+
+/*
+ * Threads that mark, take back, undo and write, each in pages of its own, as
+ * others fork, protect, move and reclaim.
+ */
+struct race {
+	char *p;
+	int group;
+	atomic_bool stop;
+	atomic_ulong errors;
+};
+
+static void *reclaim_all_the_time(void *arg)
+{
+	struct race *race = arg;
+
+	while (!atomic_load(&race->stop))
+		group_write(race->group, "memory.reclaim", "2M");
+	return NULL;
+}
+
+static void *fork_all_the_time(void *arg)
+{
+	struct race *race = arg;
+	int status;
+
+	while (!atomic_load(&race->stop)) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		if (pid > 0)
+			waitpid(pid, &status, 0);
+		usleep(3000);
+	}
+	return NULL;
+}
+
+/* Neighbours of the pages in use come and go. */
+static void *map_all_the_time(void *arg)
+{
+	struct race *race = arg;
+	const int rw = PROT_READ | PROT_WRITE;
+	char *p = race->p + 6 * MB, *to = map_aligned(2 * MB);
+	unsigned int seed = 1;
+
+	while (!atomic_load(&race->stop)) {
+		size_t from = rand_r(&seed) % 256 * psize();
+		int step = rand_r(&seed) % 4;
+
+		stamp_range(p, 2 * MB);
+		mark(p, 2 * MB);
+		switch (step) {
+		case 0:
+			munmap(p + from, MB);
+			mmap(p + from, MB, rw, MAP_PRIVATE | MAP_ANONYMOUS |
+			     MAP_FIXED, -1, 0);
+			break;
+		case 1:
+			mprotect(p + from, MB, PROT_READ);
+			mprotect(p + from, MB, rw);
+			break;
+		case 2:
+			mremap(p, 2 * MB, 2 * MB,
+			       MREMAP_MAYMOVE | MREMAP_FIXED, to);
+			mmap(p, 2 * MB, rw, MAP_PRIVATE | MAP_ANONYMOUS |
+			     MAP_FIXED, -1, 0);
+			break;
+		case 3:
+			mlock(p + from, MB);
+			munlock(p + from, MB);
+			break;
+		}
+		take_back(p, 2 * MB);
+		if (pages_not(PAGE_ZERO, p, 2 * MB, 0) &&
+		    atomic_fetch_add(&race->errors, 1) < 3)
+			fprintf(TH_LOG_STREAM, "# %ld pages not zero after step %d\n",
+				pages_not(PAGE_ZERO, p, 2 * MB, 0), step);
+	}
+	munmap(to, 2 * MB);
+	return NULL;
+}
+
+/* What the owner of a page knows of it. */
+enum knowledge {
+	STAMPED,	/* in use: it has its stamp */
+	MARKED,		/* had it, and is marked since: it may be zero */
+	UNKNOWN,	/* was taken back: stamp or zero, it stays so */
+	UNKNOWN_MARKED,
+};
+
+/* A thread with its own part of the pages. */
+struct user {
+	struct race *race;
+	size_t from;
+	size_t to;
+	unsigned int seed;
+	int rounds;
+	char *knows;
+};
+
+static char *user_page(struct user *u, size_t i)
+{
+	return u->race->p + (u->from + i) * psize();
+}
+
+static void expect(struct user *u, const char *when, size_t i, bool old,
+		   bool zero)
+{
+	enum page_state state = page_state(user_page(u, i), u->from + i);
+
+	if ((state == PAGE_OLD && old) || (state == PAGE_ZERO && zero))
+		return;
+	if (atomic_fetch_add(&u->race->errors, 1) < 3)
+		fprintf(TH_LOG_STREAM, "# %s: page %zu is %s, known was %d\n",
+			when, u->from + i, state == PAGE_OLD ? "old" :
+			state == PAGE_ZERO ? "zero" : "neither", u->knows[i]);
+}
+
+static void user_mark(struct user *u, size_t first, size_t n)
+{
+	mark(user_page(u, first), n * psize());
+	for (size_t i = first; i < first + n; i++)
+		u->knows[i] |= MARKED;
+}
+
+/* Each page that was marked is zero now. */
+static void user_take_back(struct user *u, size_t first, size_t n)
+{
+	take_back(user_page(u, first), n * psize());
+	for (size_t i = first; i < first + n; i++) {
+		if (!(u->knows[i] & MARKED))
+			continue;
+		expect(u, "taken back", i, false, true);
+		u->knows[i] = UNKNOWN;
+	}
+}
+
+/* Nothing is zero that was not, or the call says so. */
+static void user_undo(struct user *u, size_t first, size_t n)
+{
+	int ret = undo(user_page(u, first), n * psize());
+
+	for (size_t i = first; i < first + n; i++) {
+		if (u->knows[i] == MARKED)
+			expect(u, ret ? "undone, with a hole" : "undone", i, true, ret);
+		if (u->knows[i] & MARKED)
+			u->knows[i] = UNKNOWN;
+	}
+}
+
+static void user_write(struct user *u, size_t first, size_t n)
+{
+	user_take_back(u, first, n);
+	for (size_t i = first; i < first + n; i++) {
+		stamp_page(user_page(u, i), u->from + i);
+		u->knows[i] = STAMPED;
+	}
+}
+
+static void *use_pages(void *arg)
+{
+	void (* const steps[])(struct user *u, size_t first, size_t n) = {
+		user_mark, user_mark, user_take_back, user_undo, user_write
+	};
+	struct user *u = arg;
+	size_t nr = u->to - u->from;
+
+	u->knows = calloc(nr, 1);
+	while (u->rounds--) {
+		size_t first = rand_r(&u->seed) % nr;
+		size_t n = 1 + rand_r(&u->seed) % (nr - first);
+
+		steps[rand_r(&u->seed) % ARRAY_SIZE(steps)](u, first, n);
+		for (size_t i = 0; i < nr; i++)
+			expect(u, "later", i, true, u->knows[i] != STAMPED);
+	}
+	free(u->knows);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(splittable, race, PATIENCE)
+{
+	struct race race = { .p = self->p, .group = self->group };
+	void *(* const disturb[])(void *) = {
+		reclaim_all_the_time, fork_all_the_time, map_all_the_time
+	};
+	pthread_t users[3], others[3];
+	size_t nr = 6 * MB / psize() / 3;
+	struct user user[3];
+	cpu_set_t all;
+
+	memset(&all, 0xff, sizeof(all));
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(all), &all));
+	ASSERT_EQ(0, write_knob("min_range_kb", "4"));
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(0, pthread_create(&others[i], NULL, disturb[i], &race));
+	for (int i = 0; i < 3; i++) {
+		user[i] = (struct user){ &race, i * nr, (i + 1) * nr, i, 80 };
+		ASSERT_EQ(0, pthread_create(&users[i], NULL, use_pages, &user[i]));
+	}
+	for (int i = 0; i < 3; i++)
+		pthread_join(users[i], NULL);
+	atomic_store(&race.stop, true);
+	for (int i = 0; i < 3; i++)
+		pthread_join(others[i], NULL);
+	write_knob("min_range_kb", "64");
+	EXPECT_EQ(0UL, atomic_load(&race.errors));
+}
+
+/* Where it cannot be noted it is what MADV_DONTNEED is, and says. */
+TEST(of_other_mappings)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	const size_t size = MB;
+	int fd = memfd_create("splittable", 0);
+	char *shared, *private;
+
+	if (access(KNOBS, F_OK))
+		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, size));
+	shared = mmap(NULL, size, rw, MAP_SHARED, fd, 0);
+	private = mmap(NULL, size, rw, MAP_PRIVATE, fd, 0);
+	ASSERT_NE(MAP_FAILED, shared);
+	ASSERT_NE(MAP_FAILED, private);
+	stamp_range(shared, size);
+	memset(private, 1, size);
+	EXPECT_EQ(0, mark(shared, size));
+	EXPECT_EQ(0, mark(private, size));
+	EXPECT_EQ(0, take_back(shared, size));
+	EXPECT_EQ(0, take_back(private, size));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, shared, size, 0));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, private, size, 0));
+	EXPECT_EQ(-EINVAL, undo(shared, size));
+	EXPECT_EQ(-EINVAL, undo(private, size));
+
+	EXPECT_EQ(-EINVAL, mark(shared + 1, size));
+	EXPECT_EQ(0, mark(shared, 0));
+	munmap(shared + psize(), psize());
+	EXPECT_EQ(-ENOMEM, mark(shared, size));
+	close(fd);
+}
+
+TEST(sealed)
+{
+	char *p = map_aligned(2 * MB);
+
+	if (access(KNOBS, F_OK))
+		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
+	ASSERT_NE(MAP_FAILED, p);
+	stamp_range(p, 2 * MB);
+	ASSERT_EQ(0, mprotect(p, 2 * MB, PROT_READ));
+	if (syscall(__NR_mseal, p, 2 * MB, 0))
+		SKIP(return, "no mseal()");
+	EXPECT_EQ(-EPERM, mark(p, 2 * MB));
+	EXPECT_EQ(-EPERM, take_back(p, 2 * MB));
+	EXPECT_EQ(0, undo(p, 2 * MB));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, p, 2 * MB, 0));
+}
+
+TEST(of_a_vector)
+{
+	char *p = map_aligned(8 * MB);
+	struct iovec iov[4];
+	int pidfd = syscall(__NR_pidfd_open, getpid(), 0);
+
+	if (access(KNOBS, F_OK))
+		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
+	ASSERT_LE(0, pidfd);
+	ASSERT_NE(MAP_FAILED, p);
+	stamp_range(p, 8 * MB);
+	for (int i = 0; i < 4; i++)
+		iov[i] = (struct iovec){ p + 2 * i * MB, MB };
+	ASSERT_EQ(4 * (long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
+					MADV_SPLITTABLE, 0));
+	ASSERT_EQ(4 * (long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
+					MADV_UNSPLITTABLE, 0));
+	for (int i = 0; i < 4; i++) {
+		EXPECT_EQ(0, pages_not(PAGE_ZERO, p + 2 * i * MB, MB, 0));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, p + (2 * i + 1) * MB, MB,
+				       (2 * i + 1) * MB / psize()));
+	}
+	munmap(p, 8 * MB);
+	close(pidfd);
+}
+
+TEST(knobs_take_their_range_and_no_more)
+{
+	static const struct {
+		const char *name, *good[3], *bad[5];
+	} values[] = {
+		{ "min_age_ms", { "0", "3600000", "1000" },
+		  { "-1", "3600001", "1.5", "x", "99999999999" } },
+		{ "max_ranges_per_mm", { "0", "1048576", "4096" },
+		  { "-1", "1048577", "1 2", "x", "99999999999" } },
+		{ "min_range_kb", { "4", "1048576", "64" },
+		  { "-1", "3", "0", "x", "1048577" } },
+		{ "policy", { "first", "fair", "fair" },
+		  { "0", "fa", "fair first", "x", "[fair]" } },
+	};
+	char now[32], old[32];
+
+	if (access(KNOBS, F_OK))
+		SKIP(return, "no " KNOBS);
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+		for (size_t k = 0; k < ARRAY_SIZE(values[i].good); k++)
+			ASSERT_EQ(0, write_knob(values[i].name, values[i].good[k]));
+		ASSERT_TRUE(read_knob(values[i].name, old, sizeof(old)));
+		for (size_t k = 0; k < ARRAY_SIZE(values[i].bad); k++) {
+			ASSERT_EQ(EINVAL, write_knob(values[i].name, values[i].bad[k])) {
+				TH_LOG("%s: %s", values[i].name, values[i].bad[k]);
+			}
+			ASSERT_TRUE(read_knob(values[i].name, now, sizeof(now)));
+			ASSERT_STREQ(old, now);
+		}
+	}
+}
+
+TEST_HARNESS_MAIN
