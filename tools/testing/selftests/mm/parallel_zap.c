@@ -604,8 +604,10 @@ static void touch_and_wait(size_t size)
 		pause();
 }
 
-/* Shared with the parent of who unmaps: how often it has begun to. */
-static atomic_int *unmaps;
+/* Shared with the parent of who unmaps. */
+static struct {
+	atomic_int begun;
+} *unmaps;
 
 static void map_and_unmap(size_t size)
 {
@@ -615,16 +617,16 @@ static void map_and_unmap(size_t size)
 		if (!p)
 			_exit(2);
 		stamp(p, size, 0);
-		++*unmaps;
+		unmaps->begun++;
 		munmap(p, size);
 	}
 }
 
 static bool has_begun_to_unmap(void)
 {
-	for (int i = 0; i < 60000 && !*unmaps; i++)
+	for (int i = 0; i < 60000 && !unmaps->begun; i++)
 		usleep(1000);
-	return *unmaps;
+	return unmaps->begun;
 }
 
 static bool has_touched(pid_t pid)
@@ -775,7 +777,7 @@ TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
 	for (int i = 0; i < ROUNDS / 2; i++) {
 		pid_t pid;
 
-		*unmaps = 0;
+		unmaps->begun = 0;
 		pid = in_group(map_and_unmap, size);
 		ASSERT_LT(0, pid);
 		ASSERT_TRUE(has_begun_to_unmap());
