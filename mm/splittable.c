@@ -85,8 +85,23 @@ static bool range_less(struct rb_node *a, const struct rb_node *b)
 
 static struct splittable_range *alloc_range(gfp_t gfp)
 {
-	return kmem_cache_alloc_lru(range_cache, &splittable_lru,
-				    gfp | __GFP_ACCOUNT);
+	return kmem_cache_alloc(range_cache, gfp | __GFP_ACCOUNT);
+}
+
+/* After the first one in @sm->by_age has changed. */
+static void update_oldest(struct splittable_mm *sm)
+{
+	if (!list_empty(&sm->by_age))
+		WRITE_ONCE(sm->oldest, list_first_entry(&sm->by_age,
+				struct splittable_range, age)->stamp);
+}
+
+static void count_pages(struct splittable_mm *sm, long pages)
+{
+	struct lruvec *lruvec = mem_cgroup_lruvec(sm->memcg, NODE_DATA(sm->nid));
+
+	sm->pages += pages;
+	mod_lruvec_state(lruvec, NR_SPLITTABLE, pages);
 }
 
 /*
@@ -96,20 +111,32 @@ static struct splittable_range *alloc_range(gfp_t gfp)
 static void set_range(struct splittable_range *range, unsigned long start,
 		      unsigned long noted, unsigned long end)
 {
+	struct splittable_mm *sm = range->owner;
 	long before = range_pages(range), now;
 
 	range->start = start;
 	range->noted = noted;
 	range->end = end;
 	now = range_pages(range);
+	if (now == before)
+		return;
 
-	range->owner->pages += now - before;
-	mod_lruvec_kmem_state(range, NR_SPLITTABLE, now - before);
-	if (now && !before) {
+	count_pages(sm, now - before);
+	if (!before) {
+		bool first = list_empty(&sm->by_age);
+
 		range->stamp = jiffies;
-		list_lru_add_obj(&splittable_lru, &range->lru);
-	} else if (!now && before) {
-		list_lru_del_obj(&splittable_lru, &range->lru);
+		list_add_tail(&range->age, &sm->by_age);
+		update_oldest(sm);
+		if (first)
+			list_lru_add(&splittable_lru, &sm->lru,
+				     SPLITTABLE_LIST, sm->memcg);
+	} else if (!now) {
+		list_del(&range->age);
+		update_oldest(sm);
+		if (list_empty(&sm->by_age))
+			list_lru_del(&splittable_lru, &sm->lru,
+				     SPLITTABLE_LIST, sm->memcg);
 	}
 }
 
@@ -122,7 +149,6 @@ static void insert_range(struct splittable_mm *sm,
 	range->noted = start;
 	range->end = start;
 	range->patchy = false;
-	INIT_LIST_HEAD(&range->lru);
 	rb_add(&range->node, &sm->ranges, range_less);
 	sm->nr++;
 	set_range(range, start, noted, end);
@@ -137,6 +163,21 @@ static void erase_range(struct splittable_mm *sm,
 	kmem_cache_free(range_cache, range);
 }
 
+/* The memcg of a process, with a list; an error if there is no memory. */
+static struct mem_cgroup *get_listed_memcg(struct mm_struct *mm)
+{
+	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(mm);
+	int error;
+
+	error = memcg ? memcg_list_lru_alloc(memcg, &splittable_lru, GFP_NOWAIT) : 0;
+	if (error) {
+		mem_cgroup_put(memcg);
+		return ERR_PTR(error);
+	}
+
+	return memcg;
+}
+
 /**
  * splittable_mm_alloc() - Prepare for the notes of an address space.
  * @mm:		the address space
@@ -149,13 +190,55 @@ struct splittable_mm *splittable_mm_alloc(struct mm_struct *mm)
 	struct splittable_mm *sm;
 
 	sm = kzalloc_obj(*sm, GFP_NOWAIT | __GFP_ACCOUNT);
-	if (sm) {
-		spin_lock_init(&sm->lock);
-		sm->ranges = RB_ROOT;
-		sm->mm = mm;
+	if (!sm)
+		return NULL;
+	sm->memcg = get_listed_memcg(mm);
+	if (IS_ERR(sm->memcg)) {
+		kfree(sm);
+		return NULL;
 	}
+	spin_lock_init(&sm->lock);
+	sm->ranges = RB_ROOT;
+	INIT_LIST_HEAD(&sm->by_age);
+	INIT_LIST_HEAD(&sm->lru);
+	sm->nid = numa_mem_id();
+	sm->mm = mm;
 
 	return sm;
+}
+
+/* The process is in another memcg than before, whose reclaim has to find it. */
+static bool follow_memcg(struct splittable_mm *sm)
+{
+	struct mem_cgroup *memcg = get_listed_memcg(sm->mm);
+	unsigned long pages;
+
+	if (IS_ERR(memcg))
+		return false;
+
+	spin_lock(&sm->lock);
+	pages = sm->pages;
+	if (!list_empty(&sm->by_age))
+		list_lru_del(&splittable_lru, &sm->lru, SPLITTABLE_LIST,
+			     sm->memcg);
+	count_pages(sm, -pages);
+	swap(sm->memcg, memcg);
+	count_pages(sm, pages);
+	if (!list_empty(&sm->by_age))
+		list_lru_add(&splittable_lru, &sm->lru, SPLITTABLE_LIST,
+			     sm->memcg);
+	spin_unlock(&sm->lock);
+	mem_cgroup_put(memcg);
+
+	return true;
+}
+
+static bool in_its_memcg(const struct splittable_mm *sm)
+{
+	guard(rcu)();
+
+	return mem_cgroup_disabled() ||
+	       READ_ONCE(sm->memcg) == mem_cgroup_from_task(current);
 }
 
 /**
@@ -172,6 +255,7 @@ void splittable_mm_free(struct splittable_mm *sm)
 		erase_range(sm, rb_entry(node, struct splittable_range, node));
 		cond_resched();
 	}
+	mem_cgroup_put(sm->memcg);
 	kfree(sm);
 }
 
@@ -281,6 +365,7 @@ again:
 		set_range(range, start, min(noted, part->start), part->start);
 		insert_range(sm, tail, part->end, max(noted, part->end), end);
 		tail->stamp = range->stamp;
+		update_oldest(sm);
 		tail->patchy = range->patchy;
 		tail = NULL;
 	}
@@ -321,29 +406,33 @@ bool splittable_next(struct splittable_mm *sm, unsigned long from,
 }
 
 /**
- * splittable_advance() - Reclaim has begun to zap the first part of a range.
- * @range:	the range
- * @to:		address after the last one of that part
+ * splittable_advance() - Begin to zap the first part of the oldest range.
+ * @sm:		the notes, not all of which have been zapped
+ * @bytes:	a power of two: zap up to the next multiple of it
  *
- * Context: @range->owner->lock held, and that of the list of @range.
- * Return: whether nothing of @range is left to be zapped, so that it has to
- *	leave the list.
+ * The part is [@sm->zap_start, @sm->zap_end), until splittable_advanced().
+ *
+ * Context: @sm->lock held, and that of the list of @sm.
+ * Return: whether nothing is left to be zapped, so that @sm has to leave the
+ *	list.
  */
-bool splittable_advance(struct splittable_range *range, unsigned long to)
+bool splittable_advance(struct splittable_mm *sm, unsigned long bytes)
 {
-	struct splittable_mm *sm = range->owner;
-	long pages = (to - range->noted) >> PAGE_SHIFT;
+	struct splittable_range *range;
 
 	lockdep_assert_held(&sm->lock);
 
+	range = list_first_entry(&sm->by_age, struct splittable_range, age);
 	sm->zap_start = range->noted;
-	sm->zap_end = to;
+	sm->zap_end = min(ALIGN(range->noted + 1, bytes), range->end);
 	sm->zapped_at = jiffies;
-	sm->pages -= pages;
-	mod_lruvec_kmem_state(range, NR_SPLITTABLE, -pages);
-	range->noted = to;
+	range->noted = sm->zap_end;
+	count_pages(sm, -(long)((sm->zap_end - sm->zap_start) >> PAGE_SHIFT));
+	if (range->noted == range->end)
+		list_del(&range->age);
+	update_oldest(sm);
 
-	return range->noted == range->end;
+	return list_empty(&sm->by_age);
 }
 
 /**
@@ -412,12 +501,13 @@ bool splittable_note(struct vm_area_struct *vma, unsigned long start,
 		/* Pairs with READ_ONCE() in splittable_of(). */
 		old = cmpxchg(&mm->splittable, NULL, sm);
 		if (old) {
-			kfree(sm);
+			splittable_mm_free(sm);
 			sm = old;
 		}
 	}
 
-	if (under_pressure(sm) || !splittable_add(sm, start, end))
+	if (under_pressure(sm) || (!in_its_memcg(sm) && !follow_memcg(sm)) ||
+	    !splittable_add(sm, start, end))
 		goto refused;
 
 	count_vm_event(SPLITTABLE_NOTE);

@@ -20,9 +20,14 @@ struct mem_cgroup;
 /**
  * struct splittable_mm - The notes of an address space.
  * @lock:	of all fields, and of the ranges. Taken inside mmap_lock and VMA
- *		locks, outside of the lock of a list of ranges.
+ *		locks, outside of the lock of @lru's list.
  * @ranges:	by address; they neither overlap nor touch
- * @nr:		how many they are
+ * @by_age:	those that reclaim has not zapped to their end, oldest first
+ * @lru:	in a list of @memcg, unless @by_age is empty
+ * @memcg:	of the process; a reference is held
+ * @oldest:	the stamp of the first in @by_age
+ * @nid:	in whose statistics it is counted, which are for the sum
+ * @nr:		how many ranges there are
  * @pages:	that are noted, and not zapped yet
  * @zap_start:	first address of what reclaim is zapping,
  * @zap_end:	and the one after the last; 0 if it is not
@@ -37,6 +42,11 @@ struct mem_cgroup;
 struct splittable_mm {
 	spinlock_t lock;
 	struct rb_root ranges;
+	struct list_head by_age;
+	struct list_head lru;
+	struct mem_cgroup *memcg;
+	unsigned long oldest;
+	int nid;
 	unsigned int nr;
 	unsigned long pages;
 	unsigned long zap_start, zap_end;
@@ -47,8 +57,7 @@ struct splittable_mm {
 /**
  * struct splittable_range - A note.
  * @node:	in splittable_mm.ranges
- * @lru:	in a list of its memcg and node, oldest first, unless all of it
- *		has been zapped
+ * @age:	in splittable_mm.by_age, unless all of it has been zapped
  * @owner:	whose notes it belongs to
  * @start:	first address
  * @noted:	reclaim has zapped what is before
@@ -61,7 +70,7 @@ struct splittable_mm {
  */
 struct splittable_range {
 	struct rb_node node;
-	struct list_head lru;
+	struct list_head age;
 	struct splittable_mm *owner;
 	unsigned long start;
 	unsigned long noted;
@@ -97,7 +106,13 @@ struct splittable_limits {
 };
 
 extern struct splittable_limits splittable_limits;
+
+/*
+ * Of each memcg, the address spaces with ranges to be zapped. One for all
+ * nodes: a range may have pages of any.
+ */
 extern struct list_lru splittable_lru;
+#define SPLITTABLE_LIST	0
 
 struct splittable_mm *splittable_mm_alloc(struct mm_struct *mm);
 void splittable_mm_free(struct splittable_mm *sm);
@@ -108,7 +123,7 @@ bool splittable_take(struct splittable_mm *sm, unsigned long from,
 		     unsigned long to, struct splittable_part *part);
 bool splittable_next(struct splittable_mm *sm, unsigned long from,
 		     unsigned long to, struct splittable_part *part);
-bool splittable_advance(struct splittable_range *range, unsigned long to);
+bool splittable_advance(struct splittable_mm *sm, unsigned long bytes);
 void splittable_advanced(struct splittable_mm *sm);
 
 bool splittable_note(struct vm_area_struct *vma, unsigned long start,
@@ -124,7 +139,7 @@ void __splittable_forget(struct mm_struct *mm, unsigned long start,
 void __splittable_fork(struct vm_area_struct *child,
 		       struct splittable_mm *parent);
 void __splittable_exit(struct mm_struct *mm);
-unsigned long splittable_reclaim(struct mem_cgroup *memcg, int nid,
+unsigned long splittable_reclaim(struct mem_cgroup *memcg,
 				 unsigned long nr_to_reclaim, bool young);
 unsigned long splittable_drain(struct mem_cgroup *memcg);
 
@@ -334,7 +349,6 @@ static inline bool splittable_any(struct mm_struct *mm, unsigned long start,
 }
 
 static inline unsigned long splittable_reclaim(struct mem_cgroup *memcg,
-					       int nid,
 					       unsigned long nr_to_reclaim,
 					       bool young)
 {

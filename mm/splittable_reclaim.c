@@ -15,11 +15,11 @@
 #include "internal.h"
 #include "splittable.h"
 
-/* Ranges of each memcg and node, oldest first. Inside splittable_mm.lock. */
+/* Its locks are taken inside splittable_mm.lock. */
 struct list_lru splittable_lru;
 
-/* How many ranges are looked at before reclaim turns to something else. */
-#define RANGES_TO_WALK	32
+/* How many address spaces are looked at before reclaim turns to other things. */
+#define MMS_TO_WALK	32
 
 /* How much of them is zapped at once, and how often before that. */
 #define ZAP_BYTES	PMD_SIZE
@@ -27,62 +27,104 @@ struct list_lru splittable_lru;
 
 /**
  * struct splittable_victim - What reclaim is about to zap.
- * @young:	it may be young
+ * @seen:	there is a range
+ * @oldest:	the stamp of the oldest one
  * @sm:		where it is; NULL if there is nothing
  *
  * It is [@sm->zap_start, @sm->zap_end), which is for who has set it. A
  * reference to @sm->mm is held, and its mmap_lock for reading.
  */
 struct splittable_victim {
-	bool young;
+	bool seen;
+	unsigned long oldest;
 	struct splittable_mm *sm;
 };
 
+/* Of its oldest range. May be out of date if @sm->lock is not held. */
+static unsigned long stamp_of(const struct splittable_mm *sm)
+{
+	return READ_ONCE(sm->oldest);
+}
+
+/* With the lock of the list held. */
+static enum lru_status look(struct list_head *item, struct list_lru_one *list,
+			    void *arg)
+{
+	struct splittable_mm *sm = container_of(item, struct splittable_mm, lru);
+	struct splittable_victim *victim = arg;
+
+	if (!victim->seen || time_before(stamp_of(sm), victim->oldest))
+		victim->oldest = stamp_of(sm);
+	victim->seen = true;
+
+	return LRU_SKIP;
+}
+
 /*
- * Called with the lock of the list held, inside of which nothing may be waited
- * for. What cannot be locked now is left for the next time.
+ * With the lock of the list held, inside of which nothing may be waited for.
+ * What cannot be locked now is left for the next time.
  */
 static enum lru_status pick(struct list_head *item, struct list_lru_one *list,
 			    void *arg)
 {
-	struct splittable_range *range;
+	struct splittable_mm *sm = container_of(item, struct splittable_mm, lru);
 	struct splittable_victim *victim = arg;
-	enum lru_status ret = LRU_SKIP;	/* it stays, as the oldest one */
-	struct splittable_mm *sm;
-	unsigned long age;
+	bool done;
 
-	if (victim->sm)
-		return LRU_SKIP;
-	range = container_of(item, struct splittable_range, lru);
-	age = msecs_to_jiffies(READ_ONCE(splittable_limits.min_age_ms));
-	if (!victim->young && time_before(jiffies, range->stamp + age))
+	if (victim->sm || time_after(stamp_of(sm), victim->oldest))
 		return LRU_SKIP;
 
-	/* While @range is in the list, its owner and the mm are there. */
-	sm = range->owner;
+	/* While it is in the list, @sm and its mm are there. */
 	if (!mmget_not_zero(sm->mm))
 		return LRU_ROTATE;
 	if (!mmap_read_trylock(sm->mm))
 		goto put_mm;
 	if (!spin_trylock(&sm->lock))
 		goto unlock_mm;
-	if (!sm->zap_end) {
-		unsigned long to = ALIGN(range->noted + 1, ZAP_BYTES);
-
-		victim->sm = sm;
-		if (splittable_advance(range, min(to, range->end))) {
-			list_lru_isolate(list, item);
-			ret = LRU_REMOVED;
-		}
+	if (sm->zap_end) {
+		spin_unlock(&sm->lock);
+		goto unlock_mm;
 	}
+	victim->sm = sm;
+	done = splittable_advance(sm, ZAP_BYTES);
+	if (done)
+		list_lru_isolate(list, item);
 	spin_unlock(&sm->lock);
-	if (victim->sm)
-		return ret;
+
+	return done ? LRU_REMOVED : LRU_SKIP;
+
 unlock_mm:
 	mmap_read_unlock(sm->mm);
 put_mm:
 	mmput_async(sm->mm);
 	return LRU_ROTATE;
+}
+
+static void walk(struct mem_cgroup *memcg, list_lru_walk_cb visit,
+		 struct splittable_victim *victim)
+{
+	unsigned long nr_to_walk = MMS_TO_WALK;
+
+	list_lru_walk_one(&splittable_lru, SPLITTABLE_LIST, memcg, visit,
+			  victim, &nr_to_walk);
+}
+
+/* The oldest range, or one of an address space that can be locked. */
+static struct splittable_mm *pick_victim(struct mem_cgroup *memcg, bool young)
+{
+	unsigned long age = msecs_to_jiffies(READ_ONCE(splittable_limits.min_age_ms));
+	struct splittable_victim victim = {};
+
+	walk(memcg, look, &victim);
+	if (!victim.seen || (!young && time_before(jiffies, victim.oldest + age)))
+		return NULL;
+	walk(memcg, pick, &victim);
+	if (!victim.sm) {
+		victim.oldest = young ? jiffies : jiffies - age;
+		walk(memcg, pick, &victim);
+	}
+
+	return victim.sm;
 }
 
 /* A large folio that only a part of will be zapped of, or NULL. */
@@ -180,7 +222,6 @@ static unsigned long zap_victim(struct splittable_mm *sm)
 /**
  * splittable_reclaim() - Zap what has been noted, oldest first.
  * @memcg:		whose ranges, not those of its children; NULL for all
- * @nid:		the node where they were noted
  * @nr_to_reclaim:	pages, enough
  * @young:		zap young ranges, too
  *
@@ -188,23 +229,20 @@ static unsigned long zap_victim(struct splittable_mm *sm)
  *	that is locked for writing is left for the next time.
  * Return: the number of pages that it made free.
  */
-unsigned long splittable_reclaim(struct mem_cgroup *memcg, int nid,
+unsigned long splittable_reclaim(struct mem_cgroup *memcg,
 				 unsigned long nr_to_reclaim, bool young)
 {
 	unsigned long reclaimed = 0;
 
-	if (!list_lru_count_one(&splittable_lru, nid, memcg))
+	if (!list_lru_count_one(&splittable_lru, SPLITTABLE_LIST, memcg))
 		return 0;
 
 	for (int i = 0; i < ZAPS_TO_DO && reclaimed < nr_to_reclaim; i++) {
-		struct splittable_victim victim = { .young = young };
-		unsigned long nr_to_walk = RANGES_TO_WALK;
+		struct splittable_mm *sm = pick_victim(memcg, young);
 
-		list_lru_walk_one(&splittable_lru, nid, memcg, pick, &victim,
-				  &nr_to_walk);
-		if (!victim.sm)
+		if (!sm)
 			break;
-		reclaimed += zap_victim(victim.sm);
+		reclaimed += zap_victim(sm);
 		cond_resched();
 	}
 
@@ -222,11 +260,9 @@ unsigned long splittable_drain(struct mem_cgroup *memcg)
 {
 	struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
 	unsigned long pages = 0;
-	int nid;
 
 	do {
-		for_each_node_state(nid, N_NORMAL_MEMORY)
-			pages += splittable_reclaim(iter, nid, ULONG_MAX, true);
+		pages += splittable_reclaim(iter, ULONG_MAX, true);
 	} while ((iter = mem_cgroup_iter(memcg, iter, NULL)));
 
 	return pages;
