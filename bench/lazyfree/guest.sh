@@ -46,7 +46,7 @@ returned() {
 	echo "$((mb / 2))M swappiness=0" >"$CG/returned/memory.reclaim" || true
 	after=$(stat_of returned anon)
 	echo "before: $before, after: $after"
-	echo "= returned $(((before - after) * 100 / (mb / 2 * 1048576)))"
+	echo "= returned $(((before - after) * 200 / (mb * 1048576)))"
 	kill $pid
 	wait $pid
 	rmdir "$CG/returned"
