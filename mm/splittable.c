@@ -33,6 +33,7 @@ struct splittable_limits splittable_limits __read_mostly = {
 };
 
 static struct kmem_cache *range_cache __ro_after_init;
+static struct kmem_cache *link_cache __ro_after_init;
 
 static unsigned long range_pages(const struct splittable_range *range)
 {
@@ -98,10 +99,41 @@ static void update_oldest(struct splittable_mm *sm)
 
 static void count_pages(struct splittable_mm *sm, long pages)
 {
-	struct lruvec *lruvec = mem_cgroup_lruvec(sm->memcg, NODE_DATA(sm->nid));
-
 	sm->pages += pages;
-	mod_lruvec_state(lruvec, NR_SPLITTABLE, pages);
+	/* Larger numbers than these are not taken at once. */
+	for (; pages > INT_MAX; pages -= INT_MAX)
+		mod_lruvec_kmem_state(sm->link, NR_SPLITTABLE, INT_MAX);
+	for (; pages < -INT_MAX; pages += INT_MAX)
+		mod_lruvec_kmem_state(sm->link, NR_SPLITTABLE, -INT_MAX);
+	mod_lruvec_kmem_state(sm->link, NR_SPLITTABLE, pages);
+}
+
+static struct splittable_link *alloc_link(struct splittable_mm *sm)
+{
+	struct splittable_link *link;
+
+	link = kmem_cache_alloc_lru(link_cache, &splittable_lru,
+				    GFP_NOWAIT | __GFP_ACCOUNT);
+	if (link) {
+		INIT_LIST_HEAD(&link->lru);
+		link->sm = sm;
+	}
+
+	return link;
+}
+
+static void list_link(struct splittable_link *link)
+{
+	guard(rcu)();
+	list_lru_add(&splittable_lru, &link->lru, SPLITTABLE_LIST,
+		     mem_cgroup_from_virt(link));
+}
+
+static void unlist_link(struct splittable_link *link)
+{
+	guard(rcu)();
+	list_lru_del(&splittable_lru, &link->lru, SPLITTABLE_LIST,
+		     mem_cgroup_from_virt(link));
 }
 
 /*
@@ -129,14 +161,12 @@ static void set_range(struct splittable_range *range, unsigned long start,
 		list_add_tail(&range->age, &sm->by_age);
 		update_oldest(sm);
 		if (first)
-			list_lru_add(&splittable_lru, &sm->lru,
-				     SPLITTABLE_LIST, sm->memcg);
+			list_link(sm->link);
 	} else if (!now) {
 		list_del(&range->age);
 		update_oldest(sm);
 		if (list_empty(&sm->by_age))
-			list_lru_del(&splittable_lru, &sm->lru,
-				     SPLITTABLE_LIST, sm->memcg);
+			unlist_link(sm->link);
 	}
 }
 
@@ -163,21 +193,6 @@ static void erase_range(struct splittable_mm *sm,
 	kmem_cache_free(range_cache, range);
 }
 
-/* The memcg of a process, with a list; an error if there is no memory. */
-static struct mem_cgroup *get_listed_memcg(struct mm_struct *mm)
-{
-	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(mm);
-	int error;
-
-	error = memcg ? memcg_list_lru_alloc(memcg, &splittable_lru, GFP_NOWAIT) : 0;
-	if (error) {
-		mem_cgroup_put(memcg);
-		return ERR_PTR(error);
-	}
-
-	return memcg;
-}
-
 /**
  * splittable_mm_alloc() - Prepare for the notes of an address space.
  * @mm:		the address space
@@ -192,16 +207,14 @@ struct splittable_mm *splittable_mm_alloc(struct mm_struct *mm)
 	sm = kzalloc_obj(*sm, GFP_NOWAIT | __GFP_ACCOUNT);
 	if (!sm)
 		return NULL;
-	sm->memcg = get_listed_memcg(mm);
-	if (IS_ERR(sm->memcg)) {
+	sm->link = alloc_link(sm);
+	if (!sm->link) {
 		kfree(sm);
 		return NULL;
 	}
 	spin_lock_init(&sm->lock);
 	sm->ranges = RB_ROOT;
 	INIT_LIST_HEAD(&sm->by_age);
-	INIT_LIST_HEAD(&sm->lru);
-	sm->nid = numa_mem_id();
 	sm->mm = mm;
 
 	return sm;
@@ -210,36 +223,47 @@ struct splittable_mm *splittable_mm_alloc(struct mm_struct *mm)
 /* The process is in another memcg than before, whose reclaim has to find it. */
 static bool follow_memcg(struct splittable_mm *sm)
 {
-	struct mem_cgroup *memcg = get_listed_memcg(sm->mm);
+	struct splittable_link *link = alloc_link(sm), *old;
 	unsigned long pages;
 
-	if (IS_ERR(memcg))
+	if (!link)
 		return false;
 
 	spin_lock(&sm->lock);
+	old = sm->link;
 	pages = sm->pages;
-	if (!list_empty(&sm->by_age))
-		list_lru_del(&splittable_lru, &sm->lru, SPLITTABLE_LIST,
-			     sm->memcg);
 	count_pages(sm, -pages);
-	swap(sm->memcg, memcg);
+	if (!list_empty(&sm->by_age))
+		unlist_link(old);
+	sm->link = link;
 	count_pages(sm, pages);
 	if (!list_empty(&sm->by_age))
-		list_lru_add(&splittable_lru, &sm->lru, SPLITTABLE_LIST,
-			     sm->memcg);
+		list_link(link);
 	spin_unlock(&sm->lock);
-	mem_cgroup_put(memcg);
+	kmem_cache_free(link_cache, old);
 
 	return true;
 }
 
-static bool in_its_memcg(const struct splittable_mm *sm)
+#ifdef CONFIG_MEMCG
+static bool in_its_memcg(struct splittable_mm *sm)
 {
-	guard(rcu)();
+	struct mem_cgroup *memcg, *now;
 
-	return mem_cgroup_disabled() ||
-	       READ_ONCE(sm->memcg) == mem_cgroup_from_task(current);
+	guard(rcu)();
+	guard(spinlock)(&sm->lock);
+	memcg = mem_cgroup_from_virt(sm->link);
+	now = mem_cgroup_from_task(current);
+
+	/* What the root cgroup has is charged to nobody. */
+	return memcg == now || (!memcg && (!now || mem_cgroup_is_root(now)));
 }
+#else
+static bool in_its_memcg(struct splittable_mm *sm)
+{
+	return true;
+}
+#endif
 
 /**
  * splittable_mm_free() - Free notes.
@@ -255,7 +279,7 @@ void splittable_mm_free(struct splittable_mm *sm)
 		erase_range(sm, rb_entry(node, struct splittable_range, node));
 		cond_resched();
 	}
-	mem_cgroup_put(sm->memcg);
+	kmem_cache_free(link_cache, sm->link);
 	kfree(sm);
 }
 
@@ -278,7 +302,7 @@ bool splittable_add(struct splittable_mm *sm, unsigned long start,
 
 	guard(spinlock)(&sm->lock);
 
-	range = first_range(sm, start - 1);
+	range = first_range(sm, start ? start - 1 : 0);
 	if (!range || range->start > end) {
 		if (sm->nr >= READ_ONCE(splittable_limits.max_ranges_per_mm))
 			return false;
@@ -365,6 +389,9 @@ again:
 		set_range(range, start, min(noted, part->start), part->start);
 		insert_range(sm, tail, part->end, max(noted, part->end), end);
 		tail->stamp = range->stamp;
+		if (tail->noted < tail->end)
+			list_move(&tail->age, range->noted < range->end ?
+					      &range->age : &sm->by_age);
 		update_oldest(sm);
 		tail->patchy = range->patchy;
 		tail = NULL;
@@ -408,7 +435,7 @@ bool splittable_next(struct splittable_mm *sm, unsigned long from,
 /**
  * splittable_advance() - Begin to zap the first part of the oldest range.
  * @sm:		the notes, not all of which have been zapped
- * @bytes:	a power of two: zap up to the next multiple of it
+ * @to:		address after the last one of that part
  *
  * The part is [@sm->zap_start, @sm->zap_end), until splittable_advanced().
  *
@@ -416,7 +443,7 @@ bool splittable_next(struct splittable_mm *sm, unsigned long from,
  * Return: whether nothing is left to be zapped, so that @sm has to leave the
  *	list.
  */
-bool splittable_advance(struct splittable_mm *sm, unsigned long bytes)
+bool splittable_advance(struct splittable_mm *sm, unsigned long to)
 {
 	struct splittable_range *range;
 
@@ -424,10 +451,10 @@ bool splittable_advance(struct splittable_mm *sm, unsigned long bytes)
 
 	range = list_first_entry(&sm->by_age, struct splittable_range, age);
 	sm->zap_start = range->noted;
-	sm->zap_end = min(ALIGN(range->noted + 1, bytes), range->end);
+	sm->zap_end = min(to, range->end);
 	sm->zapped_at = jiffies;
-	range->noted = sm->zap_end;
 	count_pages(sm, -(long)((sm->zap_end - sm->zap_start) >> PAGE_SHIFT));
+	range->noted = sm->zap_end;
 	if (range->noted == range->end)
 		list_del(&range->age);
 	update_oldest(sm);
@@ -619,7 +646,7 @@ void __splittable_forget(struct mm_struct *mm, unsigned long start,
 	struct splittable_part part;
 
 	for (; splittable_take(sm, start, end, &part); start = part.end)
-		;
+		cond_resched();
 }
 
 void __splittable_fork(struct vm_area_struct *child,
@@ -681,6 +708,7 @@ unsigned long splittable_mm_pages(const struct mm_struct *mm)
 static int __init splittable_init_cache(void)
 {
 	range_cache = KMEM_CACHE(splittable_range, SLAB_PANIC);
+	link_cache = KMEM_CACHE(splittable_link, SLAB_PANIC);
 	return splittable_reclaim_init();
 }
 core_initcall(splittable_init_cache);

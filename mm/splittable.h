@@ -20,13 +20,11 @@ struct mem_cgroup;
 /**
  * struct splittable_mm - The notes of an address space.
  * @lock:	of all fields, and of the ranges. Taken inside mmap_lock and VMA
- *		locks, outside of the lock of @lru's list.
+ *		locks, outside of that of the list.
  * @ranges:	by address; they neither overlap nor touch
  * @by_age:	those that reclaim has not zapped to their end, oldest first
- * @lru:	in a list of @memcg, unless @by_age is empty
- * @memcg:	of the process; a reference is held
+ * @link:	its place in the list of its memcg
  * @oldest:	the stamp of the first in @by_age
- * @nid:	in whose statistics it is counted, which are for the sum
  * @nr:		how many ranges there are
  * @pages:	that are noted, and not zapped yet
  * @zap_start:	first address of what reclaim is zapping,
@@ -43,15 +41,26 @@ struct splittable_mm {
 	spinlock_t lock;
 	struct rb_root ranges;
 	struct list_head by_age;
-	struct list_head lru;
-	struct mem_cgroup *memcg;
+	struct splittable_link *link;
 	unsigned long oldest;
-	int nid;
 	unsigned int nr;
 	unsigned long pages;
 	unsigned long zap_start, zap_end;
 	unsigned long zapped_at;
 	struct mm_struct *mm;
+};
+
+/**
+ * struct splittable_link - The place of an address space in a list.
+ * @lru:	in the list of a memcg, unless nothing is to be zapped
+ * @sm:		the notes
+ *
+ * It is charged to the memcg in whose list it is, and so follows that when it
+ * goes; and is replaced if the process moves to another one.
+ */
+struct splittable_link {
+	struct list_head lru;
+	struct splittable_mm *sm;
 };
 
 /**
@@ -123,7 +132,7 @@ bool splittable_take(struct splittable_mm *sm, unsigned long from,
 		     unsigned long to, struct splittable_part *part);
 bool splittable_next(struct splittable_mm *sm, unsigned long from,
 		     unsigned long to, struct splittable_part *part);
-bool splittable_advance(struct splittable_mm *sm, unsigned long bytes);
+bool splittable_advance(struct splittable_mm *sm, unsigned long to);
 void splittable_advanced(struct splittable_mm *sm);
 
 bool splittable_note(struct vm_area_struct *vma, unsigned long start,

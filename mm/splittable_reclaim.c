@@ -7,6 +7,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/pagewalk.h>
+#include <linux/pgtable.h>
 #include <linux/sched/mm.h>
 #include <linux/vmstat.h>
 
@@ -25,6 +26,12 @@ struct list_lru splittable_lru;
 #define ZAP_BYTES	PMD_SIZE
 #define ZAPS_TO_DO	64
 
+/* How many holes in page tables are passed over at once. */
+#define HOLES_TO_SKIP	1024
+
+/* Ticks to wait for what is locked, before a process is killed. */
+#define DRAIN_TRIES	3
+
 /**
  * struct splittable_victim - What reclaim is about to zap.
  * @seen:	there is a range
@@ -40,17 +47,68 @@ struct splittable_victim {
 	struct splittable_mm *sm;
 };
 
+static struct splittable_mm *sm_of(struct list_head *item)
+{
+	return container_of(item, struct splittable_link, lru)->sm;
+}
+
 /* Of its oldest range. May be out of date if @sm->lock is not held. */
 static unsigned long stamp_of(const struct splittable_mm *sm)
 {
 	return READ_ONCE(sm->oldest);
 }
 
+/*
+ * The first address that may be mapped by a page table of the last level or a
+ * huge page; or less, as this is done with locks held.
+ */
+static unsigned long skip_holes(struct mm_struct *mm, unsigned long addr,
+				unsigned long end)
+{
+	for (int i = 0; i < HOLES_TO_SKIP && addr < end; i++) {
+		pgd_t *pgd = pgd_offset(mm, addr);
+		p4d_t *p4d;
+		pud_t *pud;
+
+		if (pgd_none(pgdp_get(pgd))) {
+			addr = pgd_addr_end(addr, end);
+			continue;
+		}
+		p4d = p4d_offset(pgd, addr);
+		if (p4d_none(p4dp_get(p4d))) {
+			addr = p4d_addr_end(addr, end);
+			continue;
+		}
+		pud = pud_offset(p4d, addr);
+		if (pud_none(pudp_get(pud))) {
+			addr = pud_addr_end(addr, end);
+			continue;
+		}
+		if (!pmd_none(pmdp_get_lockless(pmd_offset(pud, addr))))
+			break;
+		addr = pmd_addr_end(addr, end);
+	}
+
+	return min(addr, end - PAGE_SIZE);
+}
+
+/*
+ * How far to zap the oldest range: up to the next multiple of ZAP_BYTES, once
+ * there is something. Holes are no work, and come on top.
+ */
+static unsigned long zap_to(struct splittable_mm *sm)
+{
+	struct splittable_range *range;
+
+	range = list_first_entry(&sm->by_age, struct splittable_range, age);
+	return ALIGN(skip_holes(sm->mm, range->noted, range->end) + 1, ZAP_BYTES);
+}
+
 /* With the lock of the list held. */
 static enum lru_status look(struct list_head *item, struct list_lru_one *list,
 			    void *arg)
 {
-	struct splittable_mm *sm = container_of(item, struct splittable_mm, lru);
+	struct splittable_mm *sm = sm_of(item);
 	struct splittable_victim *victim = arg;
 
 	if (!victim->seen || time_before(stamp_of(sm), victim->oldest))
@@ -67,7 +125,7 @@ static enum lru_status look(struct list_head *item, struct list_lru_one *list,
 static enum lru_status pick(struct list_head *item, struct list_lru_one *list,
 			    void *arg)
 {
-	struct splittable_mm *sm = container_of(item, struct splittable_mm, lru);
+	struct splittable_mm *sm = sm_of(item);
 	struct splittable_victim *victim = arg;
 	bool done;
 
@@ -86,12 +144,12 @@ static enum lru_status pick(struct list_head *item, struct list_lru_one *list,
 		goto unlock_mm;
 	}
 	victim->sm = sm;
-	done = splittable_advance(sm, ZAP_BYTES);
+	done = splittable_advance(sm, zap_to(sm));
 	if (done)
 		list_lru_isolate(list, item);
 	spin_unlock(&sm->lock);
 
-	return done ? LRU_REMOVED : LRU_SKIP;
+	return done ? LRU_REMOVED : LRU_ROTATE;
 
 unlock_mm:
 	mmap_read_unlock(sm->mm);
@@ -205,11 +263,12 @@ static unsigned long zap_victim(struct splittable_mm *sm)
 	splittable_advanced(sm);
 	mmap_read_unlock(mm);
 
-	left = split_and_put(edges[0]);
-	if (edges[1] != edges[0] || !edges[0])
-		left += split_and_put(edges[1]);
-	else
+	/* A second reference would keep it from being split. */
+	if (edges[0] && edges[0] == edges[1]) {
 		folio_put(edges[1]);
+		edges[1] = NULL;
+	}
+	left = split_and_put(edges[0]) + split_and_put(edges[1]);
 	pages -= min(pages, left);
 
 	count_vm_event(SPLITTABLE_ZAP);
@@ -217,6 +276,11 @@ static unsigned long zap_victim(struct splittable_mm *sm)
 	mmput_async(mm);
 
 	return pages;
+}
+
+static bool has_ranges(struct mem_cgroup *memcg)
+{
+	return list_lru_count_one(&splittable_lru, SPLITTABLE_LIST, memcg);
 }
 
 /**
@@ -234,7 +298,7 @@ unsigned long splittable_reclaim(struct mem_cgroup *memcg,
 {
 	unsigned long reclaimed = 0;
 
-	if (!list_lru_count_one(&splittable_lru, SPLITTABLE_LIST, memcg))
+	if (!has_ranges(memcg))
 		return 0;
 
 	for (int i = 0; i < ZAPS_TO_DO && reclaimed < nr_to_reclaim; i++) {
@@ -262,7 +326,16 @@ unsigned long splittable_drain(struct mem_cgroup *memcg)
 	unsigned long pages = 0;
 
 	do {
-		pages += splittable_reclaim(iter, ULONG_MAX, true);
+		for (int i = 0; i < DRAIN_TRIES; i++) {
+			unsigned long zapped;
+
+			while ((zapped = splittable_reclaim(iter, ULONG_MAX, true)))
+				pages += zapped;
+			if (!has_ranges(iter))
+				break;
+			/* Somebody has them locked, or zaps them. */
+			schedule_timeout_uninterruptible(1);
+		}
 	} while ((iter = mem_cgroup_iter(memcg, iter, NULL)));
 
 	return pages;

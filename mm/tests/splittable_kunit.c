@@ -123,7 +123,7 @@ static void zapped_parts_are_known(struct kunit *test)
 
 	add(test, 10, 40);
 	spin_lock(&sm->lock);
-	KUNIT_EXPECT_FALSE(test, splittable_advance(sm, 16 * PAGE_SIZE));
+	KUNIT_EXPECT_FALSE(test, splittable_advance(sm, addr(16)));
 	KUNIT_EXPECT_EQ(test, page_of(sm->zap_start), 10);
 	KUNIT_EXPECT_EQ(test, page_of(sm->zap_end), 16);
 	spin_unlock(&sm->lock);
