@@ -774,14 +774,14 @@ TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, unmaps);
 	ASSERT_TRUE(group_create());
-	for (int i = 0; i < ROUNDS / 2; i++) {
+	for (int i = 0; i < ROUNDS; i++) {
 		pid_t pid;
 
 		unmaps->begun = 0;
 		pid = in_group(map_and_unmap, size);
 		ASSERT_LT(0, pid);
 		ASSERT_TRUE(has_begun_to_unmap());
-		usleep(i * 4000);
+		usleep(i * 2000);
 		ASSERT_EQ(0, kill(pid, SIGKILL));
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		ASSERT_TRUE(WIFSIGNALED(status));
