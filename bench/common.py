@@ -6,8 +6,10 @@ A topic describes itself in bench/<topic>/topic.py:
     WAIT             what a user waits for or pays, in a few words
     FILES            files beside it that go into the guest's /payload
     MODULES          folders beside it: kernel modules, built for each kernel
-    PROGRAMS         C files beside it: programs, built static
-    LIBRARIES        optional: of a program, what it is linked with
+    PROGRAMS         C files beside it: programs
+    LINK             optional: of a program, what gcc is told to link it with
+                     and how, in place of -static
+    SYSTEM_FILES     optional: files of this machine to take along
     jobs(demo)       list of Job: the guest scripts to run
     specs(demo)      list of Spec: the figures to take from what they print
     plot(figures)    optional: a Plot for the report
@@ -153,12 +155,12 @@ class Bench:
             shutil.rmtree(self.raw, ignore_errors=True)
         self.raw.mkdir(parents=True, exist_ok=True)
         common = [self.source / f for f in getattr(self.module, "FILES", [])]
+        common += [Path(f) for f in getattr(self.module, "SYSTEM_FILES", [])]
         common += [f for f in [self.source / "off.sh"] if f.exists()]
         for name in getattr(self.module, "PROGRAMS", []):
             program = self.build / Path(name).stem
-            self.make(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", str(program),
-                       str(self.source / name), *getattr(self.module, "LIBRARIES", {}).get(name, [])],
-                      f"program {name}")
+            self.make(["gcc", "-O2", "-Wall", "-pthread", "-o", str(program), str(self.source / name),
+                       *getattr(self.module, "LINK", {}).get(name, ["-static"])], f"program {name}")
             common.append(program)
         for kernel in kernels(self.columns):
             self.payload[kernel] = common + [self.module_for(kernel, name)

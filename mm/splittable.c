@@ -84,6 +84,11 @@ static bool range_less(struct rb_node *a, const struct rb_node *b)
 	       rb_entry(b, struct splittable_range, node)->start;
 }
 
+static bool too_many(const struct splittable_mm *sm)
+{
+	return sm->nr >= READ_ONCE(splittable_limits.max_ranges_per_mm);
+}
+
 static struct splittable_range *alloc_range(gfp_t gfp)
 {
 	return kmem_cache_alloc(range_cache, gfp | __GFP_ACCOUNT);
@@ -245,26 +250,6 @@ static bool follow_memcg(struct splittable_mm *sm)
 	return true;
 }
 
-#ifdef CONFIG_MEMCG
-static bool in_its_memcg(struct splittable_mm *sm)
-{
-	struct mem_cgroup *memcg, *now;
-
-	guard(rcu)();
-	guard(spinlock)(&sm->lock);
-	memcg = mem_cgroup_from_virt(sm->link);
-	now = mem_cgroup_from_task(current);
-
-	/* What the root cgroup has is charged to nobody. */
-	return memcg == now || (!memcg && (!now || mem_cgroup_is_root(now)));
-}
-#else
-static bool in_its_memcg(struct splittable_mm *sm)
-{
-	return true;
-}
-#endif
-
 /**
  * splittable_mm_free() - Free notes.
  * @sm:		of what is no longer used by anybody
@@ -283,6 +268,26 @@ void splittable_mm_free(struct splittable_mm *sm)
 	kfree(sm);
 }
 
+#ifdef CONFIG_MEMCG
+/* Whether the memcg in whose list @sm is, is that of the caller. */
+static bool in_its_memcg(const struct splittable_mm *sm)
+{
+	struct mem_cgroup *memcg, *now;
+
+	guard(rcu)();
+	memcg = mem_cgroup_from_virt(sm->link);
+	now = mem_cgroup_from_task(current);
+
+	/* What the root cgroup has is charged to nobody. */
+	return memcg == now || (!memcg && (!now || mem_cgroup_is_root(now)));
+}
+#else
+static bool in_its_memcg(const struct splittable_mm *sm)
+{
+	return true;
+}
+#endif
+
 /**
  * splittable_add() - Note a range.
  * @sm:		the notes
@@ -293,24 +298,29 @@ void splittable_mm_free(struct splittable_mm *sm)
  * takes neither memory nor a place in the list.
  *
  * Context: process; takes @sm->lock.
- * Return: false if there are too many, or is no memory.
+ * Return: 0; -EXDEV if the caller is in another memcg than @sm, so that
+ *	nobody would zap it for the memory that it has there; -ENOSPC if there
+ *	are too many; or -ENOMEM.
  */
-bool splittable_add(struct splittable_mm *sm, unsigned long start,
-		    unsigned long end)
+int splittable_add(struct splittable_mm *sm, unsigned long start,
+		   unsigned long end)
 {
 	struct splittable_range *range, *next;
 
 	guard(spinlock)(&sm->lock);
 
+	if (!in_its_memcg(sm))
+		return -EXDEV;
+
 	range = first_range(sm, start ? start - 1 : 0);
 	if (!range || range->start > end) {
-		if (sm->nr >= READ_ONCE(splittable_limits.max_ranges_per_mm))
-			return false;
+		if (too_many(sm))
+			return -ENOSPC;
 		range = alloc_range(GFP_NOWAIT);
 		if (!range)
-			return false;
+			return -ENOMEM;
 		insert_range(sm, range, start, start, end);
-		return true;
+		return 0;
 	}
 
 	/* What was zapped in the midst of it counts as noted again. */
@@ -324,7 +334,7 @@ bool splittable_add(struct splittable_mm *sm, unsigned long start,
 	set_range(range, min(start, range->start), min(start, range->noted),
 		  end);
 
-	return true;
+	return 0;
 }
 
 static bool is_zapping(const struct splittable_mm *sm, unsigned long from,
@@ -338,19 +348,27 @@ static bool is_zapping(const struct splittable_mm *sm, unsigned long from,
  * @sm:		the notes
  * @from:	first address of the area
  * @to:		address after the last one
+ * @zap_to:	how far the caller can zap, at least @to
  * @part:	what was taken
  *
  * From now on reclaim will not zap it, and has finished if it had begun to.
  *
- * Context: may sleep; the area is locked, so that nobody notes what the caller
- *	would not like to be noted. Takes @sm->lock.
+ * A cut in the midst of a range makes two of it. If there are too many already,
+ * or is no memory, what follows is taken as well, up to @zap_to, and the caller
+ * has to zap that: [@part->end, @part->rest). Ranges that cross @zap_to go on
+ * there; so there may be more than the limit, by one for each VMA.
+ *
+ * Context: may sleep; the area up to @zap_to is locked, so that nobody notes
+ *	what the caller would not like to be noted. Takes @sm->lock.
  * Return: false if there is no such part.
  */
 bool splittable_take(struct splittable_mm *sm, unsigned long from,
-		     unsigned long to, struct splittable_part *part)
+		     unsigned long to, unsigned long zap_to,
+		     struct splittable_part *part)
 {
 	struct splittable_range *range, *tail = NULL;
 	unsigned long start, noted, end;
+	bool full = false;
 
 again:
 	spin_lock(&sm->lock);
@@ -369,6 +387,7 @@ again:
 	part->start = max(start, from);
 	part->end = min(end, to);
 	part->noted = clamp(noted, part->start, part->end);
+	part->rest = part->end;
 	part->patchy = range->patchy;
 
 	if (start == part->start && end == part->end) {
@@ -378,16 +397,22 @@ again:
 	} else if (end == part->end) {
 		set_range(range, start, min(noted, part->start), part->start);
 	} else {
-		if (!tail)
+		if (!tail && !too_many(sm))
 			tail = alloc_range(GFP_NOWAIT);
-		if (!tail) {
+		if (!tail)
+			full = true;
+		if (full)
+			part->rest = min(end, zap_to);
+		if (!tail && part->rest < end) {
 			spin_unlock(&sm->lock);
-			/* To forget its end, or to zap it, would be wrong. */
+			/* Nobody could zap it, and it must not be forgotten. */
 			tail = alloc_range(GFP_KERNEL | __GFP_NOFAIL);
 			goto again;
 		}
 		set_range(range, start, min(noted, part->start), part->start);
-		insert_range(sm, tail, part->end, max(noted, part->end), end);
+		if (part->rest == end)
+			goto unlock;
+		insert_range(sm, tail, part->rest, max(noted, part->rest), end);
 		tail->stamp = range->stamp;
 		if (tail->noted < tail->end)
 			list_move(&tail->age, range->noted < range->end ?
@@ -396,6 +421,7 @@ again:
 		tail->patchy = range->patchy;
 		tail = NULL;
 	}
+unlock:
 	spin_unlock(&sm->lock);
 	if (unlikely(tail))
 		kmem_cache_free(range_cache, tail);
@@ -478,17 +504,26 @@ void splittable_advanced(struct splittable_mm *sm)
 }
 
 /*
- * Whether reclaim zaps what this address space has noted, or works on the
- * memory here: then what is noted now is only zapped later, by somebody who
- * waits for memory.
+ * Reclaim works on the memory here, or zaps what this address space has noted:
+ * then what is noted now is only zapped later, by somebody who waits for
+ * memory.
  */
+static bool node_under_pressure(void)
+{
+	return !waitqueue_active(&NODE_DATA(numa_mem_id())->kswapd_wait);
+}
+
 static bool under_pressure(const struct splittable_mm *sm)
 {
 	unsigned long zapped_at = READ_ONCE(sm->zapped_at);
 	unsigned long age = msecs_to_jiffies(READ_ONCE(splittable_limits.min_age_ms));
 
-	return (zapped_at && time_before(jiffies, zapped_at + age)) ||
-	       !waitqueue_active(&NODE_DATA(numa_mem_id())->kswapd_wait);
+	return zapped_at && time_before(jiffies, zapped_at + age);
+}
+
+static bool too_short(unsigned long len)
+{
+	return len >> 10 < READ_ONCE(splittable_limits.min_range_kb);
 }
 
 static bool can_note(struct vm_area_struct *vma)
@@ -516,8 +551,9 @@ bool splittable_note(struct vm_area_struct *vma, unsigned long start,
 {
 	struct mm_struct *mm = vma->vm_mm;
 	struct splittable_mm *sm, *old;
+	int error;
 
-	if (!can_note(vma) || (end - start) >> 10 < READ_ONCE(splittable_limits.min_range_kb))
+	if (!can_note(vma) || too_short(end - start) || node_under_pressure())
 		goto refused;
 
 	sm = splittable_of(mm);
@@ -533,8 +569,12 @@ bool splittable_note(struct vm_area_struct *vma, unsigned long start,
 		}
 	}
 
-	if (under_pressure(sm) || (!in_its_memcg(sm) && !follow_memcg(sm)) ||
-	    !splittable_add(sm, start, end))
+	if (under_pressure(sm))
+		goto refused;
+	error = splittable_add(sm, start, end);
+	if (error == -EXDEV && follow_memcg(sm))
+		error = splittable_add(sm, start, end);
+	if (error)
 		goto refused;
 
 	count_vm_event(SPLITTABLE_NOTE);
@@ -559,6 +599,21 @@ static unsigned long clear_mapped(unsigned long start, unsigned long end)
 	return PAGE_ALIGN_DOWN(end - left);
 }
 
+/*
+ * Takes the first range of an area, and zaps what comes after it if that could
+ * not stay noted.
+ */
+static bool take(struct vm_area_struct *vma, unsigned long start,
+		 unsigned long end, struct splittable_part *part)
+{
+	if (!splittable_take(splittable_of(vma->vm_mm), start, end,
+			     vma->vm_end, part))
+		return false;
+	if (unlikely(part->rest > part->end))
+		zap_vma_range(vma, part->end, part->rest - part->end);
+	return true;
+}
+
 static bool maps_huge(struct mm_struct *mm, unsigned long addr)
 {
 	pmd_t *pmd = mm_find_pmd(mm, addr);
@@ -575,6 +630,10 @@ static void clear_part(struct vm_area_struct *vma,
 {
 	unsigned long zap = part->start, addr, next;
 
+	/* Tags have to go as well. */
+	if (vma->vm_flags & VM_MTE)
+		goto zap;
+
 	for (addr = part->noted; addr < part->end; addr = next) {
 		next = pmd_addr_end(addr, part->end);
 		if (!maps_huge(vma->vm_mm, addr))
@@ -584,6 +643,7 @@ static void clear_part(struct vm_area_struct *vma,
 		zap = clear_mapped(addr, next);
 		cond_resched();
 	}
+zap:
 	if (zap < part->end)
 		zap_vma_range(vma, zap, part->end - zap);
 }
@@ -591,10 +651,9 @@ static void clear_part(struct vm_area_struct *vma,
 void __splittable_clear(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end)
 {
-	struct splittable_mm *sm = splittable_of(vma->vm_mm);
 	struct splittable_part part;
 
-	for (; splittable_take(sm, start, end, &part); start = part.end) {
+	for (; take(vma, start, end, &part); start = part.end) {
 		clear_part(vma, &part);
 		count_vm_event(SPLITTABLE_TAKE);
 		trace_splittable_take(vma->vm_mm, part.start, part.end);
@@ -616,10 +675,9 @@ void __splittable_clear(struct vm_area_struct *vma, unsigned long start,
 bool splittable_undo(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long *from, unsigned long *to)
 {
-	struct splittable_mm *sm = splittable_of(vma->vm_mm);
 	struct splittable_part part;
 
-	if (!sm || !splittable_take(sm, start, *to, &part))
+	if (!splittable_of(vma->vm_mm) || !take(vma, start, *to, &part))
 		return false;
 	*from = part.patchy ? part.end : part.start;
 	*to = part.end;
@@ -632,20 +690,28 @@ bool splittable_undo(struct vm_area_struct *vma, unsigned long start,
 void __splittable_zap(struct vm_area_struct *vma, unsigned long start,
 		      unsigned long end)
 {
-	struct splittable_mm *sm = splittable_of(vma->vm_mm);
 	struct splittable_part part;
 
-	for (; splittable_take(sm, start, end, &part); start = part.end)
+	for (; take(vma, start, end, &part); start = part.end)
 		zap_vma_range(vma, part.start, part.end - part.start);
 }
 
-void __splittable_forget(struct mm_struct *mm, unsigned long start,
+void __splittable_forget(struct vm_area_struct *vma, unsigned long start,
 			 unsigned long end)
+{
+	struct splittable_part part;
+
+	for (; take(vma, start, end, &part); start = part.end)
+		cond_resched();
+}
+
+void __splittable_unmapped(struct mm_struct *mm, unsigned long start,
+			   unsigned long end)
 {
 	struct splittable_mm *sm = splittable_of(mm);
 	struct splittable_part part;
 
-	for (; splittable_take(sm, start, end, &part); start = part.end)
+	for (; splittable_take(sm, start, end, end, &part); start = part.end)
 		cond_resched();
 }
 

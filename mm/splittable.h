@@ -93,12 +93,15 @@ struct splittable_range {
  * @start:	first address
  * @noted:	reclaim has zapped what is before
  * @end:	address after the last one
- * @patchy:	it may have zapped some of the rest as well
+ * @rest:	address after the last one of what is no longer noted, and has
+ *		to be zapped, from @end on
+ * @patchy:	it may have zapped some of what follows @noted as well
  */
 struct splittable_part {
 	unsigned long start;
 	unsigned long noted;
 	unsigned long end;
+	unsigned long rest;
 	bool patchy;
 };
 
@@ -126,10 +129,11 @@ extern struct list_lru splittable_lru;
 struct splittable_mm *splittable_mm_alloc(struct mm_struct *mm);
 void splittable_mm_free(struct splittable_mm *sm);
 int splittable_reclaim_init(void);
-bool splittable_add(struct splittable_mm *sm, unsigned long start,
-		    unsigned long end);
+int splittable_add(struct splittable_mm *sm, unsigned long start,
+		   unsigned long end);
 bool splittable_take(struct splittable_mm *sm, unsigned long from,
-		     unsigned long to, struct splittable_part *part);
+		     unsigned long to, unsigned long zap_to,
+		     struct splittable_part *part);
 bool splittable_next(struct splittable_mm *sm, unsigned long from,
 		     unsigned long to, struct splittable_part *part);
 bool splittable_advance(struct splittable_mm *sm, unsigned long to);
@@ -143,8 +147,10 @@ bool splittable_undo(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long *from, unsigned long *to);
 void __splittable_zap(struct vm_area_struct *vma, unsigned long start,
 		      unsigned long end);
-void __splittable_forget(struct mm_struct *mm, unsigned long start,
+void __splittable_forget(struct vm_area_struct *vma, unsigned long start,
 			 unsigned long end);
+void __splittable_unmapped(struct mm_struct *mm, unsigned long start,
+			   unsigned long end);
 void __splittable_fork(struct vm_area_struct *child,
 		       struct splittable_mm *parent);
 void __splittable_exit(struct mm_struct *mm);
@@ -193,18 +199,33 @@ static inline void splittable_zap(struct vm_area_struct *vma,
 }
 
 /**
- * splittable_forget() - The caller zaps the range, or has done so.
+ * splittable_forget() - The caller is about to zap the range.
+ * @vma:	the vma, which covers all of it
+ * @start:	first address
+ * @end:	address after the last one
+ *
+ * Context: may sleep; @vma or its mm locked for reading.
+ */
+static inline void splittable_forget(struct vm_area_struct *vma,
+				     unsigned long start, unsigned long end)
+{
+	if (unlikely(splittable_of(vma->vm_mm)))
+		__splittable_forget(vma, start, end);
+}
+
+/**
+ * splittable_unmapped() - There are no VMAs and no pages any more.
  * @mm:		the address space
  * @start:	first address
  * @end:	address after the last one
  *
- * Context: may sleep; what is there is locked, for reading at least.
+ * Context: may sleep; @mm locked for writing.
  */
-static inline void splittable_forget(struct mm_struct *mm, unsigned long start,
-				     unsigned long end)
+static inline void splittable_unmapped(struct mm_struct *mm,
+				       unsigned long start, unsigned long end)
 {
 	if (unlikely(splittable_of(mm)))
-		__splittable_forget(mm, start, end);
+		__splittable_unmapped(mm, start, end);
 }
 
 /**
@@ -264,6 +285,7 @@ static inline bool splittable_any(struct mm_struct *mm, unsigned long start,
 	return unlikely(splittable_of(mm)) &&
 	       splittable_next(splittable_of(mm), start, end, &part);
 }
+
 /**
  * splittable_gap() - Find the first part of an area that is not noted.
  * @mm:		the address space
@@ -323,8 +345,13 @@ static inline void splittable_zap(struct vm_area_struct *vma,
 {
 }
 
-static inline void splittable_forget(struct mm_struct *mm, unsigned long start,
-				     unsigned long end)
+static inline void splittable_forget(struct vm_area_struct *vma,
+				     unsigned long start, unsigned long end)
+{
+}
+
+static inline void splittable_unmapped(struct mm_struct *mm,
+				       unsigned long start, unsigned long end)
 {
 }
 

@@ -70,14 +70,19 @@ beside_a_reader() {
 	rmdir "$CG/both"
 }
 
-# jemalloc with huge pages, by itself and with hooks.
+# jemalloc with huge pages, by itself and with hooks; then a program that knows
+# of nothing.
 churn() {
 	local how
 	echo always >$THP/enabled
 	for how in default hooks undo; do
-		/payload/churn "$how" 8 || die "churn $how"
+		/payload/jemalloc churn "$how" 8 || die "churn $how"
 	done
 	for how in default hooks; do
-		/payload/churn huge "$how" || die "churn huge $how"
+		/payload/jemalloc huge "$how" || die "churn huge $how"
 	done
+	MALLOC_MMAP_THRESHOLD_=262144 /payload/blocks churn glibc 4 || die "churn glibc"
+	LD_PRELOAD=/payload/shim /payload/blocks churn shim 4 || die "churn shim"
+	LD_PRELOAD=/payload/libmimalloc.so.2 /payload/blocks churn mimalloc 4 ||
+		die "churn mimalloc"
 }

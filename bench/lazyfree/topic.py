@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from common import SPREAD_BOOTS, Figure, Job, Plot, Spec
 
 WAIT = "what an allocator pays for giving memory back, and for using it again"
 FILES = ["guest.sh"]
-PROGRAMS = ["lazy.c", "churn.c"]
-LIBRARIES = {"churn.c": ["-ljemalloc", "-lstdc++", "-lm"]}
+PROGRAMS = ["lazy.c", "jemalloc.c", "blocks.c", "shim.c"]
+BLOCKS = str(Path(__file__).parent / "blocks.c")
+LINK = {"jemalloc.c": ["-static", BLOCKS, "-ljemalloc", "-lstdc++", "-lm"],
+        "blocks.c": [], "shim.c": ["-shared", "-fPIC"]}
+SYSTEM_FILES = ["/usr/lib/x86_64-linux-gnu/libmimalloc.so.2"]
 
 KINDS = {"4k": "2 MiB of 4 KiB pages", "thp": "2 MiB, a huge page", "half": "half of a huge page",
          "64k": "64 KiB", "1g": "1 GiB, of which 2 MiB are touched"}
@@ -69,6 +73,11 @@ def specs(demo: bool) -> list[Spec]:
         Spec("  half of its heap freed and used again: huge pages left", "%", "parallel", value("huge_default"),
              better="higher"),
         Spec("  with hooks", "%", "parallel", value("huge_hooks"), better="higher"),
+        Spec("the same of an unmodified program, glibc that unmaps", "MiB/s", "parallel", value("churn_glibc"),
+             better="higher"),
+        Spec("  with the preloaded shim", "MiB/s", "parallel", value("churn_shim"), better="higher"),
+        Spec("  mimalloc, which keeps what is freed for a while", "MiB/s", "parallel", value("churn_mimalloc"),
+             better="higher"),
     ]
 
 

@@ -48,9 +48,15 @@ static struct splittable_mm *notes(struct kunit *test)
 	return ((struct mm_struct *)test->priv)->splittable;
 }
 
+static bool take(struct splittable_mm *sm, unsigned long from, unsigned long to,
+		 struct splittable_part *part)
+{
+	return splittable_take(sm, addr(from), addr(to), addr(to), part);
+}
+
 static void add(struct kunit *test, unsigned long from, unsigned long to)
 {
-	KUNIT_EXPECT_TRUE(test, splittable_add(notes(test), addr(from), addr(to)));
+	KUNIT_EXPECT_EQ(test, splittable_add(notes(test), addr(from), addr(to)), 0);
 }
 
 /* Takes all that is left, and expects it to be [from, to), in one piece. */
@@ -61,11 +67,11 @@ static void expect_one(struct kunit *test, unsigned long from, unsigned long to)
 
 	KUNIT_EXPECT_EQ(test, sm->nr, 1);
 	KUNIT_EXPECT_EQ(test, sm->pages, to - from);
-	KUNIT_EXPECT_TRUE(test, splittable_take(sm, addr(0), addr(PAGES), &part));
+	KUNIT_EXPECT_TRUE(test, take(sm, 0, PAGES, &part));
 	KUNIT_EXPECT_EQ(test, page_of(part.start), from);
 	KUNIT_EXPECT_EQ(test, page_of(part.noted), from);
 	KUNIT_EXPECT_EQ(test, page_of(part.end), to);
-	KUNIT_EXPECT_FALSE(test, splittable_take(sm, addr(0), addr(PAGES), &part));
+	KUNIT_EXPECT_FALSE(test, take(sm, 0, PAGES, &part));
 	KUNIT_EXPECT_EQ(test, sm->nr, 0);
 	KUNIT_EXPECT_EQ(test, sm->pages, 0);
 }
@@ -97,19 +103,19 @@ static void parts_are_cut_out(struct kunit *test)
 	struct splittable_part part = {};
 
 	add(test, 10, 40);
-	KUNIT_EXPECT_TRUE(test, splittable_take(notes(test), addr(20), addr(30), &part));
+	KUNIT_EXPECT_TRUE(test, take(notes(test), 20, 30, &part));
 	KUNIT_EXPECT_EQ(test, page_of(part.start), 20);
 	KUNIT_EXPECT_EQ(test, page_of(part.end), 30);
 	KUNIT_EXPECT_EQ(test, notes(test)->nr, 2);
 	KUNIT_EXPECT_EQ(test, notes(test)->pages, 20);
 	/* There is nothing in an empty area, in the midst of a range. */
-	KUNIT_EXPECT_FALSE(test, splittable_take(notes(test), addr(15), addr(15), &part));
+	KUNIT_EXPECT_FALSE(test, take(notes(test), 15, 15, &part));
 	KUNIT_EXPECT_FALSE(test, splittable_next(notes(test), addr(15), addr(15), &part));
-	KUNIT_EXPECT_FALSE(test, splittable_take(notes(test), addr(20), addr(30), &part));
-	KUNIT_EXPECT_TRUE(test, splittable_take(notes(test), addr(0), addr(15), &part));
+	KUNIT_EXPECT_FALSE(test, take(notes(test), 20, 30, &part));
+	KUNIT_EXPECT_TRUE(test, take(notes(test), 0, 15, &part));
 	KUNIT_EXPECT_EQ(test, page_of(part.start), 10);
 	KUNIT_EXPECT_EQ(test, page_of(part.end), 15);
-	KUNIT_EXPECT_TRUE(test, splittable_take(notes(test), addr(0), addr(PAGES), &part));
+	KUNIT_EXPECT_TRUE(test, take(notes(test), 0, PAGES, &part));
 	KUNIT_EXPECT_EQ(test, page_of(part.start), 15);
 	KUNIT_EXPECT_EQ(test, page_of(part.end), 20);
 	expect_one(test, 30, 40);
@@ -130,7 +136,7 @@ static void zapped_parts_are_known(struct kunit *test)
 	splittable_advanced(sm);
 	KUNIT_EXPECT_EQ(test, sm->pages, 24);
 
-	KUNIT_EXPECT_TRUE(test, splittable_take(sm, addr(12), addr(25), &part));
+	KUNIT_EXPECT_TRUE(test, take(sm, 12, 25, &part));
 	KUNIT_EXPECT_EQ(test, page_of(part.start), 12);
 	KUNIT_EXPECT_EQ(test, page_of(part.noted), 16);
 	KUNIT_EXPECT_EQ(test, page_of(part.end), 25);
@@ -142,7 +148,7 @@ static void zapped_parts_are_known(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, part.patchy);
 	add(test, 10, 12);
 	KUNIT_EXPECT_EQ(test, sm->pages, 17);
-	KUNIT_EXPECT_TRUE(test, splittable_take(sm, addr(0), addr(20), &part));
+	KUNIT_EXPECT_TRUE(test, take(sm, 0, 20, &part));
 	KUNIT_EXPECT_EQ(test, page_of(part.noted), 10);
 	KUNIT_EXPECT_TRUE(test, part.patchy);
 	expect_one(test, 25, 40);
@@ -155,11 +161,40 @@ static void there_may_be_too_many(struct kunit *test)
 	splittable_limits.max_ranges_per_mm = 2;
 	add(test, 10, 20);
 	add(test, 30, 40);
-	KUNIT_EXPECT_FALSE(test, splittable_add(notes(test), addr(50), addr(60)));
+	KUNIT_EXPECT_EQ(test, splittable_add(notes(test), addr(50), addr(60)), -ENOSPC);
 	/* It needs no range of its own. */
 	add(test, 20, 30);
 	splittable_limits.max_ranges_per_mm = max;
 	expect_one(test, 10, 40);
+}
+
+/* What follows a part is for the caller to zap, if it can. */
+static void there_may_be_no_room_for_the_rest(struct kunit *test)
+{
+	unsigned int max = splittable_limits.max_ranges_per_mm;
+	struct splittable_mm *sm = notes(test);
+	struct splittable_part part = {};
+
+	splittable_limits.max_ranges_per_mm = 1;
+	add(test, 10, 40);
+	KUNIT_EXPECT_TRUE(test, splittable_take(sm, addr(30), addr(32), addr(50), &part));
+	KUNIT_EXPECT_EQ(test, page_of(part.end), 32);
+	KUNIT_EXPECT_EQ(test, page_of(part.rest), 40);
+	KUNIT_EXPECT_EQ(test, sm->nr, 1);
+	KUNIT_EXPECT_EQ(test, sm->pages, 20);
+
+	/* Of another VMA, it stays; and is not cut any more. */
+	KUNIT_EXPECT_TRUE(test, splittable_take(sm, addr(12), addr(14), addr(20), &part));
+	KUNIT_EXPECT_EQ(test, page_of(part.end), 14);
+	KUNIT_EXPECT_EQ(test, page_of(part.rest), 20);
+	KUNIT_EXPECT_EQ(test, sm->nr, 2);
+	KUNIT_EXPECT_EQ(test, sm->pages, 12);
+
+	splittable_limits.max_ranges_per_mm = max;
+	KUNIT_EXPECT_TRUE(test, take(sm, 0, 20, &part));
+	KUNIT_EXPECT_EQ(test, page_of(part.end), 12);
+	KUNIT_EXPECT_EQ(test, page_of(part.rest), 12);
+	expect_one(test, 20, 30);
 }
 
 /* At random, against a bitmap of the pages that are noted. */
@@ -182,7 +217,7 @@ static void as_a_bitmap_has_it(struct kunit *test)
 			add(test, from, from + n);
 			bitmap_set(map, from, n);
 		} else {
-			while (splittable_take(sm, addr(at), addr(from + n), &part)) {
+			while (take(sm, at, from + n, &part)) {
 				start = page_of(part.start);
 				end = page_of(part.end);
 				/* All that is noted, and nothing else */
@@ -204,6 +239,7 @@ static struct kunit_case splittable_cases[] = {
 	KUNIT_CASE(parts_are_cut_out),
 	KUNIT_CASE(zapped_parts_are_known),
 	KUNIT_CASE(there_may_be_too_many),
+	KUNIT_CASE(there_may_be_no_room_for_the_rest),
 	KUNIT_CASE(as_a_bitmap_has_it),
 	{}
 };

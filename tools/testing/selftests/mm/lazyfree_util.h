@@ -11,11 +11,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "hugepage_settings.h"
@@ -63,7 +65,7 @@ static inline long read_value(const char *path, const char *name)
 
 	while (f && val < 0 && fgets(line, sizeof(line), f))
 		if (!strncmp(line, name, len) && strchr(": ", line[len]))
-			sscanf(line + len + 1, "%ld", &val);
+			sscanf(line + len + strspn(line + len, ": \t"), "%ld", &val);
 	if (f)
 		fclose(f);
 
@@ -276,6 +278,40 @@ static inline void lazyfree_teardown(struct lazyfree_test *t)
 		write_text(LRU_GEN, strtol(t->lru_gen, NULL, 0) & 1 ? "y" : "n");
 	munmap(t->p, REGION);
 	group_leave();
+}
+
+/* What threads have in common that use marked pages, or get in their way. */
+struct race {
+	char *p;
+	int group;
+	atomic_bool stop;
+	atomic_ulong errors;
+};
+
+static inline void *reclaim_all_the_time(void *arg)
+{
+	struct race *race = arg;
+
+	while (!atomic_load(&race->stop))
+		group_write(race->group, "memory.reclaim", "2M");
+	return NULL;
+}
+
+static inline void *fork_all_the_time(void *arg)
+{
+	struct race *race = arg;
+	int status;
+
+	while (!atomic_load(&race->stop)) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		if (pid > 0)
+			waitpid(pid, &status, 0);
+		usleep(3000);
+	}
+	return NULL;
 }
 
 /* Each test runs with each size of folios, and with each LRU. */

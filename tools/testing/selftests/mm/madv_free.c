@@ -332,42 +332,9 @@ TEST_F(madv_free, memory_max_is_no_oom)
 	munmap(p, 64 * MB);
 }
 
-struct shared {
-	char *p;
-	int group;
-	atomic_bool stop;
-	atomic_ulong errors;
-};
-
-static void *reclaim_all_the_time(void *arg)
-{
-	struct shared *s = arg;
-
-	while (!atomic_load(&s->stop))
-		group_write(s->group, "memory.reclaim", "4M");
-	return NULL;
-}
-
-static void *fork_all_the_time(void *arg)
-{
-	struct shared *s = arg;
-	int status;
-
-	while (!atomic_load(&s->stop)) {
-		pid_t pid = fork();
-
-		if (!pid)
-			_exit(0);
-		if (pid > 0)
-			waitpid(pid, &status, 0);
-		usleep(2000);
-	}
-	return NULL;
-}
-
 /* A thread that frees, writes and looks at its own part of the pages. */
 struct user {
-	struct shared *shared;
+	struct race *race;
 	size_t from;
 	size_t to;
 	unsigned int seed;
@@ -377,7 +344,7 @@ struct user {
 static void *use_pages(void *arg)
 {
 	struct user *u = arg;
-	char *p = u->shared->p;
+	char *p = u->race->p;
 	size_t nr = u->to - u->from;
 	bool *freed = calloc(nr, sizeof(*freed));
 
@@ -402,7 +369,7 @@ static void *use_pages(void *arg)
 					   u->from + i);
 
 			if (s == PAGE_OTHER || (s == PAGE_ZERO && !freed[i]))
-				atomic_fetch_add(&u->shared->errors, 1);
+				atomic_fetch_add(&u->race->errors, 1);
 		}
 	}
 	free(freed);
@@ -411,7 +378,7 @@ static void *use_pages(void *arg)
 
 TEST_F_TIMEOUT(madv_free, race, PATIENCE)
 {
-	struct shared shared = { .p = self->p, .group = self->group };
+	struct race race = { .p = self->p, .group = self->group };
 	size_t nr = REGION / psize() / 3;
 	struct user user[3];
 	pthread_t users[3], others[2];
@@ -419,21 +386,18 @@ TEST_F_TIMEOUT(madv_free, race, PATIENCE)
 
 	memset(&all, 0xff, sizeof(all));
 	ASSERT_EQ(0, sched_setaffinity(0, sizeof(all), &all));
-	ASSERT_EQ(0, pthread_create(&others[0], NULL, reclaim_all_the_time,
-				    &shared));
-	ASSERT_EQ(0, pthread_create(&others[1], NULL, fork_all_the_time,
-				    &shared));
+	ASSERT_EQ(0, pthread_create(&others[0], NULL, reclaim_all_the_time, &race));
+	ASSERT_EQ(0, pthread_create(&others[1], NULL, fork_all_the_time, &race));
 	for (int i = 0; i < 3; i++) {
-		user[i] = (struct user){ &shared, i * nr, (i + 1) * nr, i, 60 };
-		ASSERT_EQ(0, pthread_create(&users[i], NULL, use_pages,
-					    &user[i]));
+		user[i] = (struct user){ &race, i * nr, (i + 1) * nr, i, 60 };
+		ASSERT_EQ(0, pthread_create(&users[i], NULL, use_pages, &user[i]));
 	}
 	for (int i = 0; i < 3; i++)
 		pthread_join(users[i], NULL);
-	atomic_store(&shared.stop, true);
+	atomic_store(&race.stop, true);
 	for (int i = 0; i < 2; i++)
 		pthread_join(others[i], NULL);
-	EXPECT_EQ(0UL, atomic_load(&shared.errors));
+	EXPECT_EQ(0UL, atomic_load(&race.errors));
 }
 
 TEST(refused_ranges)

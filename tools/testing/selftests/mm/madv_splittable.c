@@ -10,6 +10,8 @@
 #define _GNU_SOURCE
 #include "kselftest_harness.h"
 #include <asm-generic/mman.h> /* Force the import of the tools version. */
+#include <linux/stddef.h>
+#include <linux/io_uring.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,6 +21,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include "lazyfree_util.h"
 
 #ifndef __NR_mseal
@@ -100,6 +103,13 @@ static int take_back(char *p, size_t size)
 static int undo(char *p, size_t size)
 {
 	return madvise(p, size, MADV_FREE_UNDO) ? -errno : 0;
+}
+
+/* Of all processes. */
+static long splittable_pages(void)
+{
+	write_text("/proc/sys/vm/stat_refresh", "1");
+	return read_value("/proc/vmstat", "nr_splittable");
 }
 
 /* Until nothing of the range is left, or it takes too long. */
@@ -240,20 +250,21 @@ TEST_F(splittable, a_part_is_taken_back)
 
 TEST_F(splittable, marks_that_touch_and_overlap)
 {
-	long before = read_value("/proc/vmstat", "nr_splittable");
+	long before = splittable_pages();
 
 	for (int i = 0; i < 4; i++)
 		ASSERT_EQ(0, mark(self->p + 2 * i * MB, MB));
 	for (int i = 0; i < 3; i++)
 		ASSERT_EQ(0, mark(self->p + (2 * i + 1) * MB, MB));
 	ASSERT_EQ(0, mark(self->p + MB / 2, 6 * MB));
-	write_text("/proc/sys/vm/stat_refresh", "1");
-	EXPECT_EQ(before + (long)(7 * MB / psize()),
-		  read_value("/proc/vmstat", "nr_splittable"));
+	EXPECT_EQ(before + (long)(7 * MB / psize()), splittable_pages());
+	EXPECT_EQ(7 << 10, read_value("/proc/self/status", "VmLazy"));
+	EXPECT_EQ(7 << 10, read_value("/proc/self/smaps_rollup", "Splittable"));
 	ASSERT_EQ(0, undo(self->p, 7 * MB));
+	EXPECT_EQ(0, read_value("/proc/self/status", "VmLazy"));
+	EXPECT_EQ(0, read_value("/proc/self/smaps_rollup", "Splittable"));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-	write_text("/proc/sys/vm/stat_refresh", "1");
-	EXPECT_EQ(before, read_value("/proc/vmstat", "nr_splittable"));
+	EXPECT_EQ(before, splittable_pages());
 	for (int round = 0; round < 3; round++)
 		reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
@@ -344,6 +355,43 @@ TEST_F(splittable, fork)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, MB, 0));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, 4 * MB, 0));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 5 * MB, 3 * MB, 5 * MB / psize()));
+}
+
+/* What is marked as its process ends is marked no longer. */
+TEST_F(splittable, exec_and_exit_and_core)
+{
+	const char *pattern = "/proc/sys/kernel/core_pattern";
+	char old[128] = "";
+	FILE *f = fopen(pattern, "r");
+	long before;
+	int status;
+
+	ASSERT_NE(NULL, f);
+	ASSERT_NE(NULL, fgets(old, sizeof(old), f));
+	fclose(f);
+	old[strcspn(old, "\n")] = 0;
+	ASSERT_EQ(0, write_text(pattern, "/dev/null"));
+	before = splittable_pages();
+	for (int way = 0; way < 3; way++) {
+		pid_t pid = fork();
+
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			setrlimit(RLIMIT_CORE, &(struct rlimit){ -1, -1 });
+			if (mark(self->p, REGION))
+				_exit(1);
+			if (way == 1)
+				execl("/bin/true", "true", NULL);
+			if (way == 2)
+				abort();
+			_exit(way);
+		}
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(way == 2 ? WIFSIGNALED(status) : !status);
+	}
+	write_text(pattern, old);
+	EXPECT_EQ(before, splittable_pages());
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
 TEST_F(splittable, mlock)
@@ -470,6 +518,36 @@ TEST_F(splittable, memory_max_is_no_oom)
 	munmap(p, 64 * MB);
 }
 
+/* What it marks is found by reclaim of the group in which it is now. */
+TEST_F(splittable, moves_to_another_group)
+{
+	const int other = self->group + 10000000;
+	char path[128];
+
+	ASSERT_EQ(0, mark(self->p, REGION / 2));
+	group_path(path, sizeof(path), other, "");
+	ASSERT_EQ(0, mkdir(path, 0755));
+	ASSERT_EQ(0, group_write(other, "cgroup.procs", "0"));
+	EXPECT_EQ((long)REGION / 2,
+		  group_read(self->group, "memory.stat", "splittable"));
+	ASSERT_EQ(0, mark(self->p + REGION / 2, REGION / 2));
+	EXPECT_EQ((long)REGION, group_read(other, "memory.stat", "splittable"));
+	EXPECT_EQ(0, group_read(self->group, "memory.stat", "splittable"));
+	EXPECT_EQ(0, drop(other, self->pagemap, self->p, REGION));
+	ASSERT_EQ(0, take_back(self->p, REGION));
+
+	/* Of a group that is gone, its parent has them. */
+	stamp_range(self->p, REGION);
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, group_write(self->group, "cgroup.procs", "0"));
+	for (int i = 0; i < 1000 && rmdir(path) && errno == EBUSY; i++)
+		usleep(1000);
+	EXPECT_EQ(0, undo(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
+}
+
 TEST_F(splittable, limits)
 {
 	char *end = self->p + REGION;
@@ -489,43 +567,185 @@ TEST_F(splittable, limits)
 		EXPECT_EQ(0, pages_not(PAGE_ZERO, p, 64 << 10, 0));
 }
 
+/* A range that cannot be two: what follows the cut is zapped. */
+TEST_F(splittable, no_room_to_cut)
+{
+	const size_t from = 2 * MB, size = MB;
+
+	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "1"));
+	for (int way = 0; way < 3; way++) {
+		stamp_range(self->p, REGION);
+		ASSERT_EQ(0, mark(self->p, REGION - MB));
+		/* Ranges go on in the next VMA, and stay there. */
+		ASSERT_EQ(0, mprotect(self->p + 6 * MB, MB, PROT_READ));
+		switch (way) {
+		case 0:
+			EXPECT_EQ(0, take_back(self->p + from, size));
+			EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + from, size, 0));
+			break;
+		case 1:
+			EXPECT_EQ(0, undo(self->p + from, size));
+			EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + from, size,
+					       from / psize()));
+			break;
+		case 2:
+			EXPECT_EQ(0, madvise(self->p + from, size, MADV_DONTNEED));
+			EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + from, size, 0));
+			break;
+		}
+		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 3 * MB, 3 * MB, 0));
+		EXPECT_UNMARKED(self->p + from, 4 * MB);
+		EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, from));
+		EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + 6 * MB, MB));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 7 * MB, MB,
+				       7 * MB / psize()));
+		ASSERT_EQ(0, mprotect(self->p + 6 * MB, MB, PROT_READ | PROT_WRITE));
+		ASSERT_EQ(0, take_back(self->p, REGION));
+		EXPECT_EQ(0, read_value("/proc/self/status", "VmLazy"));
+	}
+	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4096"));
+}
+
+/* Those who would only make work of marked memory pass over it. */
+FIXTURE(passed_over)
+{
+	struct lazyfree_test t;
+	char *p;
+	time_t until;
+};
+
+FIXTURE_SETUP(passed_over)
+{
+	const char *missing;
+
+	if (access(KNOBS "min_age_ms", F_OK))
+		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
+	missing = lazyfree_setup(&self->t, 0, "n");
+	if (missing)
+		SKIP(return, "%s", missing);
+	self->p = self->t.p;
+	self->until = time(NULL) + PATIENCE / 3;
+}
+
+FIXTURE_TEARDOWN(passed_over)
+{
+	lazyfree_teardown(&self->t);
+}
+
+/* So much of the region, exactly. */
+static bool has_huge(char *p, size_t size)
+{
+	return check_huge_anon(p, REGION, size / (2 * MB), 2 * MB);
+}
+
+TEST_F_TIMEOUT(passed_over, by_khugepaged, PATIENCE)
+{
+	struct thp_settings settings;
+	unsigned long scans;
+
+	if (!thp_available())
+		SKIP(return, "no huge pages");
+	thp_read_settings(&settings);
+	settings.hugepages[__builtin_ctzl(2 * MB / psize())].enabled = THP_MADVISE;
+	settings.khugepaged.defrag = 1;
+	settings.khugepaged.scan_sleep_millisecs = 1;
+	settings.khugepaged.alloc_sleep_millisecs = 1;
+	settings.khugepaged.pages_to_scan = REGION / psize();
+	thp_push_settings(&settings);
+	ASSERT_EQ(0, mark(self->p, REGION / 2));
+	madvise(self->p, REGION, MADV_HUGEPAGE);
+	while (!has_huge(self->p, REGION / 2) && time(NULL) < self->until)
+		usleep(10000);
+	scans = thp_read_num("khugepaged/full_scans");
+	while (thp_read_num("khugepaged/full_scans") < scans + 2 &&
+	       time(NULL) < self->until)
+		usleep(10000);
+	EXPECT_TRUE(has_huge(self->p, REGION / 2));
+	EXPECT_EQ(0, undo(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	while (!has_huge(self->p, REGION) && time(NULL) < self->until)
+		usleep(10000);
+	EXPECT_TRUE(has_huge(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
+TEST_F_TIMEOUT(passed_over, by_ksm, PATIENCE)
+{
+	const long half = REGION / 2 / psize();
+
+	memset(self->p, 1, REGION);
+	ASSERT_EQ(0, mark(self->p, REGION / 2));
+	if (madvise(self->p, REGION, MADV_MERGEABLE) || ksm_start() < 0)
+		SKIP(return, "no KSM");
+	EXPECT_EQ(half, ksm_get_self_merging_pages());
+	EXPECT_EQ(0, undo(self->p, REGION));
+	EXPECT_EQ(0, ksm_start());
+	EXPECT_EQ(2 * half, ksm_get_self_merging_pages());
+	ksm_stop();
+	for (size_t i = 0; i < REGION; i++)
+		ASSERT_EQ(1, self->p[i]);
+}
+
+/* Until NUMA balancing has gone over this address space twice. */
+static bool be_scanned(char *p, size_t size, time_t until)
+{
+	while (read_value("/proc/self/sched", "mm->numa_scan_seq") < 2) {
+		if (time(NULL) > until)
+			return false;
+		for (int round = 0; round < 200; round++)
+			for (size_t i = 0; i < size; i += psize())
+				FORCE_READ(p[i]);
+	}
+	return true;
+}
+
+static void *do_nothing(void *arg)
+{
+	while (true)
+		pause();
+	return NULL;
+}
+
+TEST_F_TIMEOUT(passed_over, by_numa_balancing, PATIENCE)
+{
+	const char *enable = "/proc/sys/kernel/numa_balancing";
+	const long pages = REGION / psize();
+	pthread_t other;
+	long updates[3];
+	int status;
+
+	if (access("/sys/devices/system/node/node1", F_OK) ||
+	    write_text(enable, "1"))
+		SKIP(return, "needs two nodes and CONFIG_NUMA_BALANCING");
+	/* The first passes are over all memory, whoever uses it. */
+	for (int marked = 0; marked < 2; marked++) {
+		pid_t pid = fork();
+
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			/* Of a single thread only what is remote is scanned. */
+			if (pthread_create(&other, NULL, do_nothing, NULL))
+				_exit(3);
+			stamp_range(self->p, REGION);
+			if (marked && mark(self->p, REGION))
+				_exit(1);
+			_exit(be_scanned(self->p, REGION, self->until) ? 0 : 2);
+		}
+		updates[marked] = group_read(getpid(), "memory.stat",
+					     "numa_pte_updates");
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(0, status);
+	}
+	updates[2] = group_read(getpid(), "memory.stat", "numa_pte_updates");
+	write_text(enable, "0");
+	EXPECT_LE(pages, updates[1] - updates[0]);
+	EXPECT_GT(pages, updates[2] - updates[1]);
+}
+
 /*
  * Threads that mark, take back, undo and write, each in pages of its own, as
  * others fork, protect, move and reclaim.
  */
-struct race {
-	char *p;
-	int group;
-	atomic_bool stop;
-	atomic_ulong errors;
-};
-
-static void *reclaim_all_the_time(void *arg)
-{
-	struct race *race = arg;
-
-	while (!atomic_load(&race->stop))
-		group_write(race->group, "memory.reclaim", "2M");
-	return NULL;
-}
-
-static void *fork_all_the_time(void *arg)
-{
-	struct race *race = arg;
-	int status;
-
-	while (!atomic_load(&race->stop)) {
-		pid_t pid = fork();
-
-		if (!pid)
-			_exit(0);
-		if (pid > 0)
-			waitpid(pid, &status, 0);
-		usleep(3000);
-	}
-	return NULL;
-}
-
 /* Neighbours of the pages in use come and go. */
 static void *map_all_the_time(void *arg)
 {
@@ -771,8 +991,77 @@ TEST(of_a_vector)
 		EXPECT_EQ(0, pages_not(PAGE_OLD, p + (2 * i + 1) * MB, MB,
 				       (2 * i + 1) * MB / psize()));
 	}
+
+	/* It ends at what is not there any more, or tells of that. */
+	stamp_range(p, 8 * MB);
+	ASSERT_EQ(0, madvise(p + 2 * MB, MB, MADV_DONTNEED));
+	EXPECT_EQ((long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
+				    MADV_FREE_UNDO, 0));
+	EXPECT_EQ(-1, syscall(__NR_process_madvise, pidfd, iov + 1, 3,
+			      MADV_FREE_UNDO, 0));
+	EXPECT_EQ(ENODATA, errno);
 	munmap(p, 8 * MB);
 	close(pidfd);
+}
+
+/* One request, without liburing. Returns what came of it. */
+static int io_uring_madvise(int ring, struct io_uring_params *params, char *p,
+			    size_t size, int advice)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	char *sq = mmap(NULL, 2 * psize(), rw, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+	struct io_uring_sqe *sqe = mmap(NULL, psize(), rw, MAP_SHARED, ring,
+					IORING_OFF_SQES);
+	unsigned int *tail, *head, mask;
+	struct io_uring_cqe *cqe;
+	int ret = -EIO;
+
+	if (sq == MAP_FAILED || sqe == MAP_FAILED)
+		return -errno;
+	tail = (unsigned int *)(sq + params->sq_off.tail);
+	mask = *(unsigned int *)(sq + params->sq_off.ring_mask);
+	*sqe = (struct io_uring_sqe) {
+		.opcode = IORING_OP_MADVISE,
+		.addr = (unsigned long)p,
+		.len = size,
+		.fadvise_advice = advice,
+	};
+	((unsigned int *)(sq + params->sq_off.array))[*tail & mask] = 0;
+	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+	if (syscall(__NR_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS,
+		    NULL, 0) == 1) {
+		head = (unsigned int *)(sq + params->cq_off.head);
+		mask = *(unsigned int *)(sq + params->cq_off.ring_mask);
+		cqe = (struct io_uring_cqe *)(sq + params->cq_off.cqes);
+		ret = cqe[*head & mask].res;
+		__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+	}
+	munmap(sqe, psize());
+	munmap(sq, 2 * psize());
+
+	return ret;
+}
+
+TEST(of_io_uring)
+{
+	struct io_uring_params params = {};
+	int ring = syscall(__NR_io_uring_setup, 2, &params);
+	char *p = map_aligned(2 * MB);
+
+	if (access(KNOBS, F_OK))
+		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
+	if (ring < 0)
+		SKIP(return, "no io_uring");
+	ASSERT_NE(MAP_FAILED, p);
+	stamp_range(p, 2 * MB);
+	EXPECT_EQ(0, io_uring_madvise(ring, &params, p, MB, MADV_SPLITTABLE));
+	EXPECT_EQ(1 << 10, read_value("/proc/self/status", "VmLazy"));
+	EXPECT_EQ(0, io_uring_madvise(ring, &params, p, MB, MADV_UNSPLITTABLE));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, p, MB, 0));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, p + MB, MB, MB / psize()));
+	EXPECT_EQ(-ENODATA, io_uring_madvise(ring, &params, p, MB, MADV_FREE_UNDO));
+	munmap(p, 2 * MB);
+	close(ring);
 }
 
 TEST(knobs_take_their_range_and_no_more)
