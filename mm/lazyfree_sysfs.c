@@ -70,17 +70,17 @@ static ssize_t limit_store(struct kobject *kobj, struct kobj_attribute *attr,
 	return count;
 }
 
-#define SPLITTABLE_LIMIT_ATTR(_name, _min, _max)			\
+#define SPLITTABLE_LIMIT_ATTR(_name, _limit, _min, _max)		\
 	static struct splittable_limit_attr _name##_attr = {		\
 		.attr = __ATTR(_name, 0644, limit_show, limit_store),	\
-		.limit = &splittable_limits._name,			\
+		.limit = &splittable_limits._limit,			\
 		.min = _min,						\
 		.max = _max,						\
 	}
 
-SPLITTABLE_LIMIT_ATTR(min_age_ms, 0, 3600000);
-SPLITTABLE_LIMIT_ATTR(max_ranges_per_mm, 0, 1048576);
-SPLITTABLE_LIMIT_ATTR(min_range_kb, 4, 1048576);
+SPLITTABLE_LIMIT_ATTR(min_age_ms, min_age_ms, 0, 3600000);
+SPLITTABLE_LIMIT_ATTR(max_ranges_per_mm, max_ranges_per_mm, 0, 1048576);
+SPLITTABLE_LIMIT_ATTR(min_range_kb, min_range_kb, 4, 1048576);
 #endif
 
 static struct attribute *lazyfree_attrs[] = {

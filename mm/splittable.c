@@ -97,9 +97,12 @@ static struct splittable_range *alloc_range(gfp_t gfp)
 /* After the first one in @sm->by_age has changed. */
 static void update_oldest(struct splittable_mm *sm)
 {
-	if (!list_empty(&sm->by_age))
-		WRITE_ONCE(sm->oldest, list_first_entry(&sm->by_age,
-				struct splittable_range, age)->stamp);
+	struct splittable_range *first;
+
+	first = list_first_entry_or_null(&sm->by_age, struct splittable_range,
+					 age);
+	if (first)
+		WRITE_ONCE(sm->oldest, first->stamp);
 }
 
 static void count_pages(struct splittable_mm *sm, long pages)
@@ -510,6 +513,7 @@ void splittable_advanced(struct splittable_mm *sm)
  */
 static bool node_under_pressure(void)
 {
+	/* Nobody waits there: it runs. A hint, for which no order is needed. */
 	return !waitqueue_active(&NODE_DATA(numa_mem_id())->kswapd_wait);
 }
 

@@ -38,7 +38,7 @@ struct mem_cgroup;
  * takes a range waits for reclaim that has begun to zap it.
  */
 struct splittable_mm {
-	spinlock_t lock;
+	spinlock_t lock;		/* of all that follows, and the ranges */
 	struct rb_root ranges;
 	struct list_head by_age;
 	struct splittable_link *link;

@@ -233,8 +233,9 @@ static unsigned long zap(struct mm_struct *mm, unsigned long start,
 {
 	unsigned long before = get_mm_counter_sum(mm, MM_ANONPAGES), after;
 	struct vm_area_struct *vma;
-	VMA_ITERATOR(vmi, mm, start);
+	struct vma_iterator vmi;
 
+	vma_iter_init(&vmi, mm, start);
 	for_each_vma_range(vmi, vma, end) {
 		unsigned long from = max(start, vma->vm_start);
 		unsigned long to = min(end, vma->vm_end);

@@ -250,6 +250,7 @@ static struct kunit_suite splittable_suite = {
 	.exit = notes_exit,
 	.test_cases = splittable_cases,
 };
+
 kunit_test_suite(splittable_suite);
 
 MODULE_DESCRIPTION("KUnit tests of the notes of MADV_SPLITTABLE");

@@ -314,18 +314,4 @@ static inline void *fork_all_the_time(void *arg)
 	return NULL;
 }
 
-/* Each test runs with each size of folios, and with each LRU. */
-#define LAZYFREE_VARIANTS(fixture)					\
-	FIXTURE_VARIANT(fixture)					\
-	{								\
-		size_t folio;		/* bytes */			\
-		const char *lru_gen;	/* of LRU_GEN */		\
-	};								\
-	FIXTURE_VARIANT_ADD(fixture, small) { 0, "n" };			\
-	FIXTURE_VARIANT_ADD(fixture, small_lru_gen) { 0, "y" };		\
-	FIXTURE_VARIANT_ADD(fixture, mthp) { 64 << 10, "n" };		\
-	FIXTURE_VARIANT_ADD(fixture, mthp_lru_gen) { 64 << 10, "y" };	\
-	FIXTURE_VARIANT_ADD(fixture, thp) { 2 << 20, "n" };		\
-	FIXTURE_VARIANT_ADD(fixture, thp_lru_gen) { 2 << 20, "y" };
-
 #endif
