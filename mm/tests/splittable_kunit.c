@@ -210,7 +210,7 @@ static void as_a_bitmap_has_it(struct kunit *test)
 	for (int i = 0; i < 5000; i++) {
 		unsigned long from = prandom_u32_state(&rnd) % PAGES;
 		unsigned long n = 1 + prandom_u32_state(&rnd) % (PAGES - from);
-		unsigned long at = from, start, end;
+		unsigned long at = from, start, end, stop;
 
 		n = min(n, 1 + prandom_u32_state(&rnd) % 40);
 		if (prandom_u32_state(&rnd) & 1) {
@@ -222,8 +222,8 @@ static void as_a_bitmap_has_it(struct kunit *test)
 				end = page_of(part.end);
 				/* All that is noted, and nothing else */
 				KUNIT_EXPECT_EQ(test, start, find_next_bit(map, PAGES, at));
-				KUNIT_EXPECT_EQ(test, end,
-						min(from + n, find_next_zero_bit(map, PAGES, start)));
+				stop = find_next_zero_bit(map, PAGES, start);
+				KUNIT_EXPECT_EQ(test, end, min(from + n, stop));
 				bitmap_clear(map, start, end - start);
 				at = end;
 			}
