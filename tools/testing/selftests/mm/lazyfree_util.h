@@ -3,7 +3,7 @@
  * What tests of MADV_FREE and its kin share: pages that carry stamps, of each
  * size of folios, and a memory cgroup of their own to reclaim, by either LRU.
  *
- * For programs with kselftest_harness.h.
+ * For programs that have included kselftest_harness.h before.
  */
 #ifndef LAZYFREE_UTIL_H
 #define LAZYFREE_UTIL_H
@@ -33,6 +33,9 @@
 #define REGION		(8 * MB)
 #define ALIGNMENT	(2 * MB)
 #define PATIENCE	300	/* seconds, for debug kernels in emulators */
+
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	PATIENCE
 
 /* What a page has in it, by all of its words. */
 enum page_state {

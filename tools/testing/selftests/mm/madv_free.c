@@ -388,7 +388,7 @@ static void *use_pages(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(madv_free, race, PATIENCE)
+TEST_F(madv_free, race)
 {
 	struct race race = { .p = self->p, .group = self->group };
 	size_t nr = REGION / psize() / 3;

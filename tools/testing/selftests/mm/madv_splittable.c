@@ -140,21 +140,13 @@ static long drop(int group, int pagemap, char *p, size_t size)
 }
 
 /*
- * New stamps are as if nothing had ever been marked: neither reclaim takes them
- * nor who takes back what he has not given. Returns how many are gone.
+ * New stamps are as if nothing had ever been marked: who takes back what he has
+ * not given changes nothing. Returns how many are gone.
  */
-static long marked_pages(int group, char *p, size_t size)
+static long marked_pages(char *p, size_t size)
 {
-	long gone;
-
 	stamp_range(p, size);
-	for (int i = 0; i < 3; i++)
-		reclaim_group(group);
-	gone = pages_not(PAGE_OLD, p, size, 0);
-	if (!gone && !take_back(p, size))
-		gone = pages_not(PAGE_OLD, p, size, 0);
-
-	return gone;
+	return take_back(p, size) ?: pages_not(PAGE_OLD, p, size, 0);
 }
 
 TEST_F(splittable, is_zero_when_taken_back)
@@ -163,9 +155,9 @@ TEST_F(splittable, is_zero_when_taken_back)
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 	ASSERT_EQ(0, take_back(self->p, REGION));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	EXPECT_EQ(0, marked_pages(self->group, self->p, REGION));
-	/* Nothing is marked any more, so nothing is taken back. */
-	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, marked_pages(self->p, REGION));
+	/* Nor is there anything to be zapped. */
+	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
@@ -188,7 +180,7 @@ TEST_F(splittable, goes_when_it_is_needed)
 	EXPECT_LT(before, read_value("/proc/vmstat", "splittable_zap"));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
 	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
-	EXPECT_EQ(0, marked_pages(self->group, self->p, REGION));
+	EXPECT_EQ(0, marked_pages(self->p, REGION));
 }
 
 TEST_F(splittable, stores_in_between_are_lost)
@@ -287,9 +279,6 @@ TEST_F(splittable, marks_that_touch_and_overlap)
 	EXPECT_EQ(0, read_value("/proc/self/smaps_rollup", "Splittable"));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 	EXPECT_EQ(before, splittable_pages());
-	for (int round = 0; round < 3; round++)
-		reclaim_group(self->group);
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
 TEST_F(splittable, mprotect)
@@ -300,7 +289,7 @@ TEST_F(splittable, mprotect)
 	ASSERT_EQ(0, take_back(self->p, REGION));
 	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ | PROT_WRITE));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	EXPECT_EQ(0, marked_pages(self->group, self->p, REGION));
+	EXPECT_EQ(0, marked_pages(self->p, REGION));
 }
 
 TEST_F(splittable, mremap)
@@ -314,20 +303,20 @@ TEST_F(splittable, mremap)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, to, MB, 0));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, to + MB, 4 * MB, 0));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, to + 5 * MB, 3 * MB, 5 * MB / psize()));
-	EXPECT_EQ(0, marked_pages(self->group, to, REGION));
+	EXPECT_EQ(0, marked_pages(to, REGION));
 	/* Where it was, there is nothing, and nothing marked. */
 	ASSERT_EQ(self->p, mmap(self->p, REGION, PROT_READ | PROT_WRITE,
 				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
 				-1, 0));
-	EXPECT_EQ(0, marked_pages(self->group, self->p, REGION));
+	EXPECT_EQ(0, marked_pages(self->p, REGION));
 
 	ASSERT_EQ(0, mark(to, REGION));
 	ASSERT_EQ(self->p, mremap(to, REGION, REGION, MREMAP_MAYMOVE |
 				  MREMAP_FIXED | MREMAP_DONTUNMAP, self->p));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	EXPECT_EQ(0, marked_pages(self->group, self->p, REGION));
+	EXPECT_EQ(0, marked_pages(self->p, REGION));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, to, REGION, 0));
-	EXPECT_EQ(0, marked_pages(self->group, to, REGION));
+	EXPECT_EQ(0, marked_pages(to, REGION));
 	munmap(to, REGION);
 }
 
@@ -364,10 +353,7 @@ TEST_F(splittable, fork)
 		    pages_not(PAGE_ZERO, self->p + MB, 4 * MB, 0) ||
 		    pages_not(PAGE_OLD, self->p + 5 * MB, 3 * MB, 5 * MB / psize()))
 			_exit(1);
-		stamp_range(self->p, REGION);
-		for (int round = 0; round < 3; round++)
-			reclaim_group(self->group);
-		_exit(pages_not(PAGE_OLD, self->p, REGION, 0) ? 2 : 0);
+		_exit(marked_pages(self->p, REGION) ? 2 : 0);
 	}
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
@@ -434,7 +420,7 @@ TEST_F(splittable, mlock)
 		SKIP(return, "no mlockall()");
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
 	munlockall();
-	EXPECT_EQ(0, marked_pages(self->group, self->p, REGION));
+	EXPECT_EQ(0, marked_pages(self->p, REGION));
 }
 
 TEST_F(splittable, userfaultfd)
@@ -459,7 +445,7 @@ TEST_F(splittable, userfaultfd)
 	ASSERT_EQ(0, mark(self->p + MB, 2 * MB));
 	EXPECT_EQ(0, populated_pages(self->pagemap, self->p + MB, 2 * MB));
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_UNREGISTER, &reg.range));
-	EXPECT_EQ(0, marked_pages(self->group, self->p + MB, 2 * MB));
+	EXPECT_EQ(0, marked_pages(self->p + MB, 2 * MB));
 	close(uffd);
 }
 
@@ -467,12 +453,12 @@ TEST_F(splittable, other_advice)
 {
 	ASSERT_EQ(0, mark(self->p, REGION));
 	ASSERT_EQ(0, madvise(self->p, MB, MADV_DONTNEED));
-	EXPECT_EQ(0, marked_pages(self->group, self->p, MB));
+	EXPECT_EQ(0, marked_pages(self->p, MB));
 	ASSERT_EQ(0, madvise(self->p + MB, MB, MADV_PAGEOUT));
-	EXPECT_EQ(0, marked_pages(self->group, self->p + MB, MB));
+	EXPECT_EQ(0, marked_pages(self->p + MB, MB));
 	ASSERT_EQ(0, madvise(self->p + 2 * MB, MB, MADV_GUARD_INSTALL));
 	ASSERT_EQ(0, madvise(self->p + 2 * MB, MB, MADV_GUARD_REMOVE));
-	EXPECT_EQ(0, marked_pages(self->group, self->p + 2 * MB, MB));
+	EXPECT_EQ(0, marked_pages(self->p + 2 * MB, MB));
 
 	/* These change nothing about it. */
 	ASSERT_EQ(0, madvise(self->p + 3 * MB, MB, MADV_FREE));
@@ -493,8 +479,7 @@ TEST_F(splittable, undo_of_what_madv_free_has_marked_too)
 	madvise(drain, psize(), MADV_FREE);
 	ASSERT_EQ(0, mark(self->p, REGION));
 	if (undo(self->p, REGION) == 0) {
-		for (int round = 0; round < 3; round++)
-			reclaim_group(self->group);
+		reclaim_group(self->group);
 		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 	}
 	munmap(drain, 2 * MB);
@@ -616,13 +601,14 @@ TEST_F(splittable, no_room_to_cut)
 			break;
 		}
 		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 3 * MB, 3 * MB, 0));
-		EXPECT_EQ(0, marked_pages(self->group, self->p + from, 4 * MB));
-		EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, from));
-		EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + 6 * MB, MB));
-		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 7 * MB, MB,
-				       7 * MB / psize()));
+		EXPECT_EQ(0, marked_pages(self->p + from, 4 * MB));
+		EXPECT_EQ(3 << 10, read_value("/proc/self/status", "VmLazy"));
 		ASSERT_EQ(0, mprotect(self->p + 6 * MB, MB, PROT_READ | PROT_WRITE));
 		ASSERT_EQ(0, take_back(self->p, REGION));
+		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, from, 0));
+		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 6 * MB, MB, 0));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 7 * MB, MB,
+				       7 * MB / psize()));
 		EXPECT_EQ(0, read_value("/proc/self/status", "VmLazy"));
 	}
 	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4096"));
@@ -660,7 +646,7 @@ static bool has_huge(char *p, size_t size)
 	return check_huge_anon(p, REGION, size / (2 * MB), 2 * MB);
 }
 
-TEST_F_TIMEOUT(passed_over, by_khugepaged, PATIENCE)
+TEST_F(passed_over, by_khugepaged)
 {
 	struct thp_settings settings;
 	unsigned long scans;
@@ -691,7 +677,7 @@ TEST_F_TIMEOUT(passed_over, by_khugepaged, PATIENCE)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-TEST_F_TIMEOUT(passed_over, by_ksm, PATIENCE)
+TEST_F(passed_over, by_ksm)
 {
 	const long half = REGION / 2 / psize();
 
@@ -728,7 +714,7 @@ static void *do_nothing(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(passed_over, by_numa_balancing, PATIENCE)
+TEST_F(passed_over, by_numa_balancing)
 {
 	const char *enable = "/proc/sys/kernel/numa_balancing";
 	const long pages = REGION / psize();
@@ -911,7 +897,7 @@ static void *use_pages(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(splittable, race, PATIENCE)
+TEST_F(splittable, race)
 {
 	struct race race = { .p = self->p, .group = self->group };
 	void *(* const disturb[])(void *) = {
