@@ -375,6 +375,7 @@ bool splittable_take(struct splittable_mm *sm, unsigned long from,
 
 again:
 	spin_lock(&sm->lock);
+look:
 	wait_var_event_spinlock(&sm->zap_end, !is_zapping(sm, from, to),
 				&sm->lock);
 	range = first_range_in(sm, from, to);
@@ -406,6 +407,12 @@ again:
 			full = true;
 		if (full)
 			part->rest = min(end, zap_to);
+		if (is_zapping(sm, part->end, part->rest)) {
+			wait_var_event_spinlock(&sm->zap_end,
+						!is_zapping(sm, part->end, part->rest),
+						&sm->lock);
+			goto look;
+		}
 		if (!tail && part->rest < end) {
 			spin_unlock(&sm->lock);
 			/* Nobody could zap it, and it must not be forgotten. */
@@ -681,7 +688,7 @@ bool splittable_undo(struct vm_area_struct *vma, unsigned long start,
 {
 	struct splittable_part part;
 
-	if (!splittable_of(vma->vm_mm) || !take(vma, start, *to, &part))
+	if (!splittable_in_use(vma->vm_mm) || !take(vma, start, *to, &part))
 		return false;
 	*from = part.patchy ? part.end : part.start;
 	*to = part.end;

@@ -167,6 +167,18 @@ static inline struct splittable_mm *splittable_of(const struct mm_struct *mm)
 	return READ_ONCE(mm->splittable);
 }
 
+/*
+ * Whether there may be notes: of an area that the caller has locked, what was
+ * noted before that is seen. A range that reclaim is zapping is there as well,
+ * or what is left of it before a part that was taken.
+ */
+static inline bool splittable_in_use(const struct mm_struct *mm)
+{
+	struct splittable_mm *sm = splittable_of(mm);
+
+	return unlikely(sm) && !RB_EMPTY_ROOT(&sm->ranges);
+}
+
 /**
  * splittable_clear() - Take ranges back: what was marked reads zero.
  * @vma:	the vma, which covers all of it
@@ -178,7 +190,7 @@ static inline struct splittable_mm *splittable_of(const struct mm_struct *mm)
 static inline void splittable_clear(struct vm_area_struct *vma,
 				    unsigned long start, unsigned long end)
 {
-	if (unlikely(splittable_of(vma->vm_mm)))
+	if (splittable_in_use(vma->vm_mm))
 		__splittable_clear(vma, start, end);
 }
 
@@ -194,7 +206,7 @@ static inline void splittable_clear(struct vm_area_struct *vma,
 static inline void splittable_zap(struct vm_area_struct *vma,
 				  unsigned long start, unsigned long end)
 {
-	if (unlikely(splittable_of(vma->vm_mm)))
+	if (splittable_in_use(vma->vm_mm))
 		__splittable_zap(vma, start, end);
 }
 
@@ -209,7 +221,7 @@ static inline void splittable_zap(struct vm_area_struct *vma,
 static inline void splittable_forget(struct vm_area_struct *vma,
 				     unsigned long start, unsigned long end)
 {
-	if (unlikely(splittable_of(vma->vm_mm)))
+	if (splittable_in_use(vma->vm_mm))
 		__splittable_forget(vma, start, end);
 }
 
@@ -224,7 +236,7 @@ static inline void splittable_forget(struct vm_area_struct *vma,
 static inline void splittable_unmapped(struct mm_struct *mm,
 				       unsigned long start, unsigned long end)
 {
-	if (unlikely(splittable_of(mm)))
+	if (splittable_in_use(mm))
 		__splittable_unmapped(mm, start, end);
 }
 
@@ -238,7 +250,7 @@ static inline void splittable_unmapped(struct mm_struct *mm,
 static inline void splittable_fork(struct vm_area_struct *child,
 				   struct vm_area_struct *parent)
 {
-	if (unlikely(splittable_of(parent->vm_mm)))
+	if (splittable_in_use(parent->vm_mm))
 		__splittable_fork(child, splittable_of(parent->vm_mm));
 }
 
@@ -282,7 +294,7 @@ static inline bool splittable_any(struct mm_struct *mm, unsigned long start,
 {
 	struct splittable_part part;
 
-	return unlikely(splittable_of(mm)) &&
+	return splittable_in_use(mm) &&
 	       splittable_next(splittable_of(mm), start, end, &part);
 }
 
@@ -303,7 +315,7 @@ static inline bool splittable_gap(struct mm_struct *mm, unsigned long *addr,
 	struct splittable_part part;
 
 	for (*next = end; *addr < end; *addr = part.end) {
-		if (likely(!splittable_of(mm)) ||
+		if (!splittable_in_use(mm) ||
 		    !splittable_next(splittable_of(mm), *addr, end, &part))
 			return true;
 		if (part.start > *addr) {

@@ -279,7 +279,12 @@ int main(int argc, char **argv)
 	const char *what = argc > 1 ? argv[1] : "";
 	const char *arg = argc > 2 ? argv[2] : "0";
 
-	look_for_splittable();
+	/* Of those that use none of it nothing is asked. */
+	if (!strcmp(what, "give") || !strcmp(what, "undo") ||
+	    !strcmp(what, "zero") || !strcmp(what, "kept") ||
+	    !strcmp(what, "mark"))
+		look_for_splittable();
+
 	if (!strcmp(what, "give"))
 		give(arg);
 	else if (!strcmp(what, "undo"))
