@@ -30,7 +30,7 @@ FIXTURE(madv_free)
 	int group;
 };
 
-/* Each test runs with each size of folios, and with each LRU. */
+/* Sizes of folios, and either LRU. */
 FIXTURE_VARIANT(madv_free)
 {
 	size_t folio;		/* bytes */
@@ -38,8 +38,6 @@ FIXTURE_VARIANT(madv_free)
 };
 
 FIXTURE_VARIANT_ADD(madv_free, small) { 0, "n" };
-FIXTURE_VARIANT_ADD(madv_free, small_lru_gen) { 0, "y" };
-FIXTURE_VARIANT_ADD(madv_free, mthp) { 64 << 10, "n" };
 FIXTURE_VARIANT_ADD(madv_free, mthp_lru_gen) { 64 << 10, "y" };
 FIXTURE_VARIANT_ADD(madv_free, thp) { 2 << 20, "n" };
 FIXTURE_VARIANT_ADD(madv_free, thp_lru_gen) { 2 << 20, "y" };

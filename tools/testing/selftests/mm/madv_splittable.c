@@ -40,7 +40,7 @@ FIXTURE(splittable)
 	char min_age_ms[32];
 };
 
-/* Each test runs with each size of folios, and with each LRU. */
+/* Sizes of folios, and either LRU. */
 FIXTURE_VARIANT(splittable)
 {
 	size_t folio;		/* bytes */
@@ -48,8 +48,6 @@ FIXTURE_VARIANT(splittable)
 };
 
 FIXTURE_VARIANT_ADD(splittable, small) { 0, "n" };
-FIXTURE_VARIANT_ADD(splittable, small_lru_gen) { 0, "y" };
-FIXTURE_VARIANT_ADD(splittable, mthp) { 64 << 10, "n" };
 FIXTURE_VARIANT_ADD(splittable, mthp_lru_gen) { 64 << 10, "y" };
 FIXTURE_VARIANT_ADD(splittable, thp) { 2 << 20, "n" };
 FIXTURE_VARIANT_ADD(splittable, thp_lru_gen) { 2 << 20, "y" };
