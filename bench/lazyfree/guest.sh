@@ -63,8 +63,8 @@ beside_a_reader() {
 	echo 192M >"$CG/both/memory.max"
 	(
 		echo 0 >"$CG/both/cgroup.procs"
-		$LAZY stream "/dev/zram$disk" 10 &
-		$LAZY free_loop 96 10
+		$LAZY stream "/dev/zram$disk" 6 &
+		$LAZY free_loop 96 6
 		wait
 	) | sed "s/^= \([a-z_]*\)/= \1_$policy/"
 	rmdir "$CG/both"
@@ -76,13 +76,13 @@ churn() {
 	local how
 	echo always >$THP/enabled
 	for how in default hooks undo; do
-		/payload/jemalloc churn "$how" 8 || die "churn $how"
+		/payload/jemalloc churn "$how" 4 || die "churn $how"
 	done
 	for how in default hooks; do
 		/payload/jemalloc huge "$how" || die "churn huge $how"
 	done
-	MALLOC_MMAP_THRESHOLD_=262144 /payload/blocks churn glibc 4 || die "churn glibc"
-	LD_PRELOAD=/payload/shim /payload/blocks churn shim 4 || die "churn shim"
-	LD_PRELOAD=/payload/libmimalloc.so.2 /payload/blocks churn mimalloc 4 ||
+	MALLOC_MMAP_THRESHOLD_=262144 /payload/blocks churn glibc 3 || die "churn glibc"
+	LD_PRELOAD=/payload/shim /payload/blocks churn shim 3 || die "churn shim"
+	LD_PRELOAD=/payload/libmimalloc.so.2 /payload/blocks churn mimalloc 3 ||
 		die "churn mimalloc"
 }
