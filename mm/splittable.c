@@ -351,31 +351,26 @@ static bool is_zapping(const struct splittable_mm *sm, unsigned long from,
  * @sm:		the notes
  * @from:	first address of the area
  * @to:		address after the last one
- * @zap_to:	how far the caller can zap, at least @to
  * @part:	what was taken
  *
  * From now on reclaim will not zap it, and has finished if it had begun to.
  *
- * A cut in the midst of a range makes two of it. If there are too many already,
- * or is no memory, what follows is taken as well, up to @zap_to, and the caller
- * has to zap that: [@part->end, @part->rest). Ranges that cross @zap_to go on
- * there; so there may be more than the limit, by one for each VMA.
+ * A cut in the midst of a range makes two of it, whatever the limit is: to
+ * forget what follows would be wrong, and to zap it would race with who takes
+ * that.
  *
- * Context: may sleep; the area up to @zap_to is locked, so that nobody notes
- *	what the caller would not like to be noted. Takes @sm->lock.
+ * Context: may sleep; the area is locked, so that nobody notes what the caller
+ *	would not like to be noted. Takes @sm->lock.
  * Return: false if there is no such part.
  */
 bool splittable_take(struct splittable_mm *sm, unsigned long from,
-		     unsigned long to, unsigned long zap_to,
-		     struct splittable_part *part)
+		     unsigned long to, struct splittable_part *part)
 {
 	struct splittable_range *range, *tail = NULL;
 	unsigned long start, noted, end;
-	bool full = false;
 
 again:
 	spin_lock(&sm->lock);
-look:
 	wait_var_event_spinlock(&sm->zap_end, !is_zapping(sm, from, to),
 				&sm->lock);
 	range = first_range_in(sm, from, to);
@@ -391,7 +386,6 @@ look:
 	part->start = max(start, from);
 	part->end = min(end, to);
 	part->noted = clamp(noted, part->start, part->end);
-	part->rest = part->end;
 	part->patchy = range->patchy;
 
 	if (start == part->start && end == part->end) {
@@ -401,28 +395,15 @@ look:
 	} else if (end == part->end) {
 		set_range(range, start, min(noted, part->start), part->start);
 	} else {
-		if (!tail && !too_many(sm))
-			tail = alloc_range(GFP_NOWAIT);
 		if (!tail)
-			full = true;
-		if (full)
-			part->rest = min(end, zap_to);
-		if (is_zapping(sm, part->end, part->rest)) {
-			wait_var_event_spinlock(&sm->zap_end,
-						!is_zapping(sm, part->end, part->rest),
-						&sm->lock);
-			goto look;
-		}
-		if (!tail && part->rest < end) {
+			tail = alloc_range(GFP_NOWAIT);
+		if (!tail) {
 			spin_unlock(&sm->lock);
-			/* Nobody could zap it, and it must not be forgotten. */
 			tail = alloc_range(GFP_KERNEL | __GFP_NOFAIL);
 			goto again;
 		}
 		set_range(range, start, min(noted, part->start), part->start);
-		if (part->rest == end)
-			goto unlock;
-		insert_range(sm, tail, part->rest, max(noted, part->rest), end);
+		insert_range(sm, tail, part->end, max(noted, part->end), end);
 		tail->stamp = range->stamp;
 		if (tail->noted < tail->end)
 			list_move(&tail->age, range->noted < range->end ?
@@ -431,7 +412,6 @@ look:
 		tail->patchy = range->patchy;
 		tail = NULL;
 	}
-unlock:
 	spin_unlock(&sm->lock);
 	if (unlikely(tail))
 		kmem_cache_free(range_cache, tail);
@@ -610,21 +590,6 @@ static unsigned long clear_mapped(unsigned long start, unsigned long end)
 	return PAGE_ALIGN_DOWN(end - left);
 }
 
-/*
- * Takes the first range of an area, and zaps what comes after it if that could
- * not stay noted.
- */
-static bool take(struct vm_area_struct *vma, unsigned long start,
-		 unsigned long end, struct splittable_part *part)
-{
-	if (!splittable_take(splittable_of(vma->vm_mm), start, end,
-			     vma->vm_end, part))
-		return false;
-	if (unlikely(part->rest > part->end))
-		zap_vma_range(vma, part->end, part->rest - part->end);
-	return true;
-}
-
 static bool maps_huge(struct mm_struct *mm, unsigned long addr)
 {
 	pmd_t *pmd = mm_find_pmd(mm, addr);
@@ -662,9 +627,10 @@ zap:
 void __splittable_clear(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end)
 {
+	struct splittable_mm *sm = splittable_of(vma->vm_mm);
 	struct splittable_part part;
 
-	for (; take(vma, start, end, &part); start = part.end) {
+	for (; splittable_take(sm, start, end, &part); start = part.end) {
 		clear_part(vma, &part);
 		count_vm_event(SPLITTABLE_TAKE);
 		trace_splittable_take(vma->vm_mm, part.start, part.end);
@@ -688,7 +654,8 @@ bool splittable_undo(struct vm_area_struct *vma, unsigned long start,
 {
 	struct splittable_part part;
 
-	if (!splittable_in_use(vma->vm_mm) || !take(vma, start, *to, &part))
+	if (!splittable_in_use(vma->vm_mm) ||
+	    !splittable_take(splittable_of(vma->vm_mm), start, *to, &part))
 		return false;
 	*from = part.patchy ? part.end : part.start;
 	*to = part.end;
@@ -701,28 +668,20 @@ bool splittable_undo(struct vm_area_struct *vma, unsigned long start,
 void __splittable_zap(struct vm_area_struct *vma, unsigned long start,
 		      unsigned long end)
 {
+	struct splittable_mm *sm = splittable_of(vma->vm_mm);
 	struct splittable_part part;
 
-	for (; take(vma, start, end, &part); start = part.end)
+	for (; splittable_take(sm, start, end, &part); start = part.end)
 		zap_vma_range(vma, part.start, part.end - part.start);
 }
 
-void __splittable_forget(struct vm_area_struct *vma, unsigned long start,
+void __splittable_forget(struct mm_struct *mm, unsigned long start,
 			 unsigned long end)
-{
-	struct splittable_part part;
-
-	for (; take(vma, start, end, &part); start = part.end)
-		cond_resched();
-}
-
-void __splittable_unmapped(struct mm_struct *mm, unsigned long start,
-			   unsigned long end)
 {
 	struct splittable_mm *sm = splittable_of(mm);
 	struct splittable_part part;
 
-	for (; splittable_take(sm, start, end, end, &part); start = part.end)
+	for (; splittable_take(sm, start, end, &part); start = part.end)
 		cond_resched();
 }
 

@@ -35,7 +35,9 @@ struct mem_cgroup;
  * Invariant: a marked page is noted or zapped, never silently unmarked. So a
  * range leaves only by who holds @mm or the page's VMA for reading at least,
  * and zaps it, clears it, or was told that its contents are wanted; and who
- * takes a range waits for reclaim that has begun to zap it.
+ * takes a range waits for reclaim that has begun to zap it. What is taken is
+ * zapped after it has left: so for reading only by the owner of these pages,
+ * who takes no part of them at the same time.
  */
 struct splittable_mm {
 	spinlock_t lock;		/* of all that follows, and the ranges */
@@ -93,15 +95,12 @@ struct splittable_range {
  * @start:	first address
  * @noted:	reclaim has zapped what is before
  * @end:	address after the last one
- * @rest:	address after the last one of what is no longer noted, and has
- *		to be zapped, from @end on
  * @patchy:	it may have zapped some of what follows @noted as well
  */
 struct splittable_part {
 	unsigned long start;
 	unsigned long noted;
 	unsigned long end;
-	unsigned long rest;
 	bool patchy;
 };
 
@@ -132,8 +131,7 @@ int splittable_reclaim_init(void);
 int splittable_add(struct splittable_mm *sm, unsigned long start,
 		   unsigned long end);
 bool splittable_take(struct splittable_mm *sm, unsigned long from,
-		     unsigned long to, unsigned long zap_to,
-		     struct splittable_part *part);
+		     unsigned long to, struct splittable_part *part);
 bool splittable_next(struct splittable_mm *sm, unsigned long from,
 		     unsigned long to, struct splittable_part *part);
 bool splittable_advance(struct splittable_mm *sm, unsigned long to);
@@ -147,10 +145,8 @@ bool splittable_undo(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long *from, unsigned long *to);
 void __splittable_zap(struct vm_area_struct *vma, unsigned long start,
 		      unsigned long end);
-void __splittable_forget(struct vm_area_struct *vma, unsigned long start,
+void __splittable_forget(struct mm_struct *mm, unsigned long start,
 			 unsigned long end);
-void __splittable_unmapped(struct mm_struct *mm, unsigned long start,
-			   unsigned long end);
 void __splittable_fork(struct vm_area_struct *child,
 		       struct splittable_mm *parent);
 void __splittable_exit(struct mm_struct *mm);
@@ -170,7 +166,7 @@ static inline struct splittable_mm *splittable_of(const struct mm_struct *mm)
 /*
  * Whether there may be notes: of an area that the caller has locked, what was
  * noted before that is seen. A range that reclaim is zapping is there as well,
- * or what is left of it before a part that was taken.
+ * as whoever takes it waits.
  */
 static inline bool splittable_in_use(const struct mm_struct *mm)
 {
@@ -211,33 +207,19 @@ static inline void splittable_zap(struct vm_area_struct *vma,
 }
 
 /**
- * splittable_forget() - The caller is about to zap the range.
- * @vma:	the vma, which covers all of it
- * @start:	first address
- * @end:	address after the last one
- *
- * Context: may sleep; @vma or its mm locked for reading.
- */
-static inline void splittable_forget(struct vm_area_struct *vma,
-				     unsigned long start, unsigned long end)
-{
-	if (splittable_in_use(vma->vm_mm))
-		__splittable_forget(vma, start, end);
-}
-
-/**
- * splittable_unmapped() - There are no VMAs and no pages any more.
+ * splittable_forget() - The caller is about to zap or to unmap the range.
  * @mm:		the address space
  * @start:	first address
  * @end:	address after the last one
  *
- * Context: may sleep; @mm locked for writing.
+ * Context: may sleep; what is there is locked, for reading at least; or it was,
+ *	for writing, and nobody can find its VMAs any more.
  */
-static inline void splittable_unmapped(struct mm_struct *mm,
-				       unsigned long start, unsigned long end)
+static inline void splittable_forget(struct mm_struct *mm, unsigned long start,
+				     unsigned long end)
 {
 	if (splittable_in_use(mm))
-		__splittable_unmapped(mm, start, end);
+		__splittable_forget(mm, start, end);
 }
 
 /**
@@ -357,13 +339,8 @@ static inline void splittable_zap(struct vm_area_struct *vma,
 {
 }
 
-static inline void splittable_forget(struct vm_area_struct *vma,
-				     unsigned long start, unsigned long end)
-{
-}
-
-static inline void splittable_unmapped(struct mm_struct *mm,
-				       unsigned long start, unsigned long end)
+static inline void splittable_forget(struct mm_struct *mm, unsigned long start,
+				     unsigned long end)
 {
 }
 

@@ -9,6 +9,8 @@
 #include <linux/pagewalk.h>
 #include <linux/pgtable.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/vmstat.h>
 
 #include <trace/events/lazyfree.h>
@@ -29,8 +31,13 @@ struct list_lru splittable_lru;
 /* How many holes in page tables are passed over at once. */
 #define HOLES_TO_SKIP	1024
 
-/* Ticks to wait for what is locked, before a process is killed. */
+/*
+ * Before a process is killed: ticks to wait for what is locked, pages that are
+ * worth to try again, and how many zaps may find nothing.
+ */
 #define DRAIN_TRIES	3
+#define DRAIN_ENOUGH	(SZ_4M / PAGE_SIZE)
+#define DRAIN_ZAPS	16384
 
 /**
  * struct splittable_victim - What reclaim is about to zap.
@@ -314,30 +321,52 @@ unsigned long splittable_reclaim(struct mem_cgroup *memcg,
 	return reclaimed;
 }
 
+static unsigned long drain_memcg(struct mem_cgroup *memcg)
+{
+	unsigned long pages = 0;
+	int zaps = 0, tries = 0;
+
+	while (has_ranges(memcg) && pages < DRAIN_ENOUGH && zaps < DRAIN_ZAPS &&
+	       tries < DRAIN_TRIES && !fatal_signal_pending(current)) {
+		struct splittable_mm *sm = pick_victim(memcg, true);
+
+		if (sm) {
+			pages += zap_victim(sm);
+			zaps++;
+			cond_resched();
+		} else {
+			/* Somebody has them locked, or zaps them. */
+			schedule_timeout_uninterruptible(1);
+			tries++;
+		}
+	}
+
+	return pages;
+}
+
 /**
- * splittable_drain() - Zap all that has been noted, before a process is killed.
+ * splittable_drain() - Zap what has been noted, before a process is killed.
  * @memcg:	of it and of its children; NULL for all
  *
+ * Until there is enough to try again; who still finds too little comes back.
+ *
  * Context: as splittable_reclaim().
- * Return: the number of pages that it made free.
+ * Return: the number of pages that it made free; 0 if there are none to be had.
  */
 unsigned long splittable_drain(struct mem_cgroup *memcg)
 {
-	struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
+	struct mem_cgroup *iter = NULL;
 	unsigned long pages = 0;
 
-	do {
-		for (int i = 0; i < DRAIN_TRIES; i++) {
-			unsigned long zapped;
-
-			while ((zapped = splittable_reclaim(iter, ULONG_MAX, true)))
-				pages += zapped;
-			if (!has_ranges(iter))
-				break;
-			/* Somebody has them locked, or zaps them. */
-			schedule_timeout_uninterruptible(1);
+	while ((iter = mem_cgroup_iter(memcg, iter, NULL))) {
+		pages += drain_memcg(iter);
+		if (pages >= DRAIN_ENOUGH) {
+			mem_cgroup_iter_break(memcg, iter);
+			break;
 		}
-	} while ((iter = mem_cgroup_iter(memcg, iter, NULL)));
+	}
+	if (mem_cgroup_disabled())
+		pages = drain_memcg(NULL);
 
 	return pages;
 }
