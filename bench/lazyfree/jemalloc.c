@@ -9,10 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#define MADV_FREE_UNDO_		26
-#define MADV_SPLITTABLE_	27
-#define MADV_UNSPLITTABLE_	28
+#include "advice.h"
 
 const char *malloc_conf = "narenas:1,tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0";
 

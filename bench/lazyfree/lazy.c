@@ -27,10 +27,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#define MADV_FREE_UNDO_		26
-#define MADV_SPLITTABLE_	27
-#define MADV_UNSPLITTABLE_	28
+#include "advice.h"
 
 #define PAGE	4096UL
 #define MB	(1UL << 20)

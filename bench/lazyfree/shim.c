@@ -13,10 +13,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#define MADV_FREE_UNDO_		26
-#define MADV_SPLITTABLE_	27
-#define MADV_UNSPLITTABLE_	28
+#include "advice.h"
 
 #define LARGE	(256UL << 10)
 #define HUGE	(2UL << 20)

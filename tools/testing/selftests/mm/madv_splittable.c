@@ -753,6 +753,7 @@ TEST_F(passed_over, by_numa_balancing)
  * Threads that mark, take back, undo and write, each in pages of its own, as
  * others fork, protect, move and reclaim.
  */
+
 /* Neighbours of the pages in use come and go. */
 static void *map_all_the_time(void *arg)
 {
