@@ -956,13 +956,14 @@ TEST_F_TIMEOUT(drained, memory_goes_offline, 300)
  */
 static atomic_bool stop;
 
+/* Returns how what was found differs from what was stored, 0 if it does not. */
 static void *use_stamped(void *arg)
 {
 	size_t page = getpagesize(), nr = 64, i;
-	unsigned long id = (unsigned long)arg, turn, *p;
+	unsigned long id = (unsigned long)arg, turn, *p, differ = 0;
 	long nr_cpus = sysconf(_SC_NPROCESSORS_CONF);
 
-	for (turn = 0; !stop; turn++) {
+	for (turn = 0; !stop && !differ; turn++) {
 		/* It may be offline or another's. */
 		run_on((id + turn) % nr_cpus);
 		p = mmap(NULL, nr * page, PROT_READ | PROT_WRITE,
@@ -975,54 +976,61 @@ static void *use_stamped(void *arg)
 		madvise(p, 16 * page, MADV_COLD);
 		munlock(p, 4 * page);
 		madvise(p, 16 * page, MADV_PAGEOUT);
-		for (i = 0; i < nr; i++)
-			if (p[i * page / sizeof(*p)] != (id << 32 | turn << 8 | i))
-				return (void *)1L;
+		for (i = 0; i < nr && !differ; i++)
+			differ = p[i * page / sizeof(*p)] ^
+				 (id << 32 | turn << 8 | i);
 		munmap(p, nr * page);
 	}
-	return NULL;
+	return (void *)differ;
 }
 
-/* Each returns how often it did something. */
+/*
+ * Each returns how often it did something, which on a busy machine may first
+ * be when the users have stopped.
+ */
 static void *drain_all(void *arg)
 {
 	long done = 0;
 
-	for (size_t l = 0; !stop; l = (l + 1) % ARRAY_SIZE(loads))
-		if (can_run(&loads[l]) && loads[l].run != load_overcommit)
-			done += !loads[l].run();
+	do {
+		for (size_t l = 0; l < ARRAY_SIZE(loads); l++)
+			if (can_run(&loads[l]) && loads[l].run != load_overcommit)
+				done += !loads[l].run();
+	} while (!stop);
 	return (void *)done;
 }
 
 static void *turn_knobs(void *arg)
 {
 	static const int percent[] = { 0, 50, 100, 1 };
+	unsigned int i = 0;
 	long done = 0;
 
-	for (unsigned int i = 0; !stop; i++) {
+	do {
 		done += !write_long(SYSFS "isolated_cache", i & 1);
 		done += !write_long(SYSFS "filter_threshold_percent",
-				    percent[i % ARRAY_SIZE(percent)]);
+				    percent[i++ % ARRAY_SIZE(percent)]);
 		usleep(2000);
-	}
+	} while (!stop);
 	return (void *)done;
 }
 
 static void *plug_cpus(void *arg)
 {
 	long nr = sysconf(_SC_NPROCESSORS_CONF), done = 0;
+	unsigned int i = 0;
 	char path[64];
 
-	for (unsigned int i = 0; !stop; i++) {
+	do {
 		/* CPU 1 and the last, which may be isolated. */
 		snprintf(path, sizeof(path),
 			 "/sys/devices/system/cpu/cpu%ld/online",
-			 i & 1 ? nr - 1 : 1);
+			 i++ & 1 ? nr - 1 : 1);
 		done += !write_text(path, "0");
 		usleep(1000);
 		while (write_text(path, "1") == EBUSY)
 			usleep(1000);
-	}
+	} while (!stop);
 	return (void *)done;
 }
 
@@ -1030,11 +1038,11 @@ static void *change_partition(void *arg)
 {
 	long done = 0;
 
-	while (!stop) {
+	do {
 		done += !partition_type("isolated");
 		usleep(1000);
 		partition_type("member");
-	}
+	} while (!stop);
 	return (void *)done;
 }
 
