@@ -55,8 +55,12 @@ returned() {
 # An allocator's loop beside a reader of what does not fit into memory. There is
 # no disk: a zram device full of zeroes has a page cache as any.
 beside_a_reader() {
-	local policy=$1 disk
+	local policy=$1 lru=$2 disk
 	[ ! -d $K ] || echo "$policy" >$K/policy || die "policy"
+	case $lru in
+	mglru) echo y ;;
+	classic) echo n ;;
+	esac >/sys/kernel/mm/lru_gen/enabled || die "lru_gen"
 	disk=$(cat /sys/class/zram-control/hot_add)
 	echo 2G >"/sys/block/zram$disk/disksize" || die "zram$disk"
 	mkdir "$CG/both" || die "cgroup"
@@ -66,7 +70,7 @@ beside_a_reader() {
 		$LAZY stream "/dev/zram$disk" 6 &
 		$LAZY free_loop 96 6
 		wait
-	) | sed "s/^= \([a-z_]*\)/= \1_$policy/"
+	) | sed "s/^= \([a-z_]*\)/= \1_${policy}_$lru/"
 	rmdir "$CG/both"
 }
 

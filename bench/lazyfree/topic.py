@@ -19,6 +19,9 @@ SYSTEM_FILES = ["/usr/lib/x86_64-linux-gnu/libmimalloc.so.2"]
 KINDS = {"4k": "2 MiB of 4 KiB pages", "thp": "2 MiB, a huge page", "half": "half of a huge page",
          "64k": "64 KiB", "1g": "1 GiB, of which 2 MiB are touched"}
 
+READERS = [("fair", "mglru", "fair, MGLRU"), ("fair", "classic", "fair, classic LRU"),
+           ("first", "mglru", "first, MGLRU")]
+
 Get = Callable[[str], float]
 
 
@@ -35,7 +38,7 @@ def jobs(demo: bool) -> list[Job]:
     if demo:
         return todo
     return todo + [
-        Job("reader", body("beside_a_reader fair", "beside_a_reader first"), mode="parallel", mem="1G", cpus=2,
+        Job("reader", body(*(f"beside_a_reader {policy} {lru}" for policy, lru, _ in READERS)), mode="parallel", mem="1G", cpus=2,
             boots=SPREAD_BOOTS),
         Job("churn", body("churn"), mode="parallel", mem="2G", cpus=2, boots=SPREAD_BOOTS),
     ]
@@ -59,11 +62,11 @@ def specs(demo: bool) -> list[Spec]:
     ]
     if demo:
         return result
-    for policy in ("fair", "first"):
+    for policy, lru, what in READERS:
         result += [
-            Spec(f"MADV_FREE loop beside a reader, {policy}", "MiB/s", "parallel", value(f"freed_mb_{policy}"),
+            Spec(f"MADV_FREE loop beside a reader, {what}", "MiB/s", "parallel", value(f"freed_mb_{policy}_{lru}"),
                  better="higher"),
-            Spec("  the reader", "MiB/s", "parallel", value(f"streamed_mb_{policy}"), better="higher"),
+            Spec("  the reader", "MiB/s", "parallel", value(f"streamed_mb_{policy}_{lru}"), better="higher"),
         ]
     return result + [
         Spec("jemalloc, blocks of 256 KiB to 4 MiB come and go", "MiB/s", "parallel", value("churn_default"),
