@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * NUMA balancing that a task does not wait for. See
+ * Documentation/admin-guide/mm/knuma.rst.
+ */
+#ifndef _LINUX_KNUMA_H
+#define _LINUX_KNUMA_H
+
+#include <linux/jump_label.h>
+#include <linux/mm_types.h>
+#include <linux/sched/numa_balancing.h>
+
+struct vm_fault;
+
+/* How long a folio may be on its way, in jiffies. */
+#define KNUMA_OLD_JIFFIES	(2 * HZ)
+
+#ifdef CONFIG_KNUMA
+/**
+ * struct knuma_knobs - What can be set in /sys/kernel/mm/autonuma/.
+ * @debug:		daemons write to the kernel log
+ * @defer_order:	folios of this order and above are queued
+ * @faultaround_pages:	that are looked at around a fault; 0 or a power of two
+ * @wake_pages:		a daemon begins when so many wait,
+ * @wake_millisecs:	or when they have waited that long
+ * @batch_pages:	that are unmapped at once
+ * @pages_to_migrate:	at most, to a node,
+ * @migrate_sleep_millisecs: in this time
+ * @working_set:	what was not touched in the last pass does not count
+ * @load_balance_strict: only idle CPUs take a task from its preferred node
+ * @scan_enabled:	knuma_scand walks, rather than the tasks
+ * @scan_sleep_millisecs: between two rounds of it
+ * @scan_sleep_pass_millisecs: between two passes over an address space
+ * @pages_to_scan:	in a round of an address space
+ */
+struct knuma_knobs {
+	unsigned int debug;
+	unsigned int defer_order;
+	unsigned int faultaround_pages;
+	unsigned int wake_pages;
+	unsigned int wake_millisecs;
+	unsigned int batch_pages;
+	unsigned int pages_to_migrate;
+	unsigned int migrate_sleep_millisecs;
+	unsigned int working_set;
+	unsigned int load_balance_strict;
+	unsigned int scan_enabled;
+	unsigned int scan_sleep_millisecs;
+	unsigned int scan_sleep_pass_millisecs;
+	unsigned int pages_to_scan;
+};
+
+extern struct knuma_knobs knuma_knobs;
+
+DECLARE_STATIC_KEY_FALSE(knuma_enabled);
+
+bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, int target_nid,
+		   int *nid, int *flags);
+int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
+			 int target_nid);
+void __knuma_policy_changed(struct mm_struct *mm);
+void __knuma_shared_policy_changed(void);
+
+/**
+ * knuma_queue() - Have a folio migrated later, if that is how it is set up.
+ * @vmf:	the hinting fault
+ * @folio:	what it has hit; misplaced
+ * @target_nid:	where it should be
+ * @nid:	set to the node that the fault counts for
+ * @flags:	TNF_QUEUED is added, or TNF_MIGRATE_FAIL if there is no room
+ *
+ * Context: Under the page table lock. Does not sleep or allocate.
+ * Return: true if the fault is to make the folio accessible where it is;
+ * false if it is to migrate it, as without this.
+ */
+static inline bool knuma_queue(struct vm_fault *vmf, struct folio *folio,
+			       int target_nid, int *nid, int *flags)
+{
+	return static_branch_unlikely(&knuma_enabled) &&
+	       __knuma_queue(vmf, folio, target_nid, nid, flags);
+}
+
+/**
+ * knuma_queue_around() - Queue neighbours of a folio that was queued.
+ * @vmf:	the hinting fault, in a page table
+ * @folio:	what it has hit
+ * @target_nid:	where it is to go
+ * @flags:	TNF_QUEUED if it was
+ *
+ * They stay inaccessible. Looks at faultaround_pages entries of one page table
+ * at most.
+ *
+ * Context: As knuma_queue().
+ * Return: how many pages; they count as if they had been hit.
+ */
+static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
+				     int target_nid, int flags)
+{
+	if (!static_branch_unlikely(&knuma_enabled) || !(flags & TNF_QUEUED))
+		return 0;
+
+	return __knuma_queue_around(vmf, folio, target_nid);
+}
+
+/**
+ * knuma_policy_changed() - Forget what was decided under another policy.
+ * @mm:		whose memory policy or cpuset has changed, or is about to
+ *
+ * When it returns, nothing that was queued before for @mm is being migrated
+ * or will be.
+ *
+ * Context: May sleep; takes knuma_node.lock.
+ */
+static inline void knuma_policy_changed(struct mm_struct *mm)
+{
+	if (static_branch_unlikely(&knuma_enabled))
+		__knuma_policy_changed(mm);
+}
+/**
+ * knuma_shared_policy_changed() - As knuma_policy_changed(), of shared memory.
+ *
+ * Others that map it may have queued it, nobody knows who. So everything that
+ * was queued is forgotten.
+ */
+static inline void knuma_shared_policy_changed(void)
+{
+	if (static_branch_unlikely(&knuma_enabled))
+		__knuma_shared_policy_changed();
+}
+#else /* !CONFIG_KNUMA */
+static inline bool knuma_queue(struct vm_fault *vmf, struct folio *folio,
+			       int target_nid, int *nid, int *flags)
+{
+	return false;
+}
+
+static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
+				     int target_nid, int flags)
+{
+	return 0;
+}
+
+static inline void knuma_policy_changed(struct mm_struct *mm)
+{
+}
+
+static inline void knuma_shared_policy_changed(void)
+{
+}
+#endif /* CONFIG_KNUMA */
+
+#endif /* _LINUX_KNUMA_H */

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * NUMA migration outside of page faults. A hinting fault queues the folio that
+ * it has found on the wrong node, and makes it accessible where it is. The
+ * knuma_migrated of the right node migrates it soon after, in a batch.
+ *
+ * Andrea Arcangeli's AutoNUMA had such daemons in 2012:
+ * https://lore.kernel.org/all/1345647560-30387-20-git-send-email-aarcange@redhat.com/
+ * Unlike there, a queued folio carries nothing of it: it stays on its LRU list
+ * with no reference held, so that compaction, CMA and memory hotplug find it
+ * as before. An entry is a page frame number; who takes it finds out anew
+ * whether there is a folio to migrate.
+ *
+ * What must never happen is that a folio moves where its policy or cpuset no
+ * longer lets it. A fault decides under locks that keep both from changing.
+ * Who changes them first makes the change, then counts it in owner_seq or
+ * shared_seq, then takes and releases each knuma_node.lock. A batch compares
+ * the counts with the entry's under that lock. So a batch that is not waited
+ * for takes the lock later, and sees the count. What is queued after the
+ * change was decided after it.
+ */
+
+#include <linux/cpuhotplug.h>
+#include <linux/cpuset.h>
+#include <linux/hash.h>
+#include <linux/memory.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/node.h>
+#include <linux/rcupdate.h>
+#include <linux/sched/numa_balancing.h>
+#include <linux/sizes.h>
+#include <linux/vmstat.h>
+
+#include "internal.h"
+#include "knuma.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/knuma.h>
+
+DEFINE_STATIC_KEY_FALSE(knuma_enabled);
+
+struct knuma_knobs knuma_knobs = {
+	.wake_pages = 512,
+	.wake_millisecs = 20,
+	.batch_pages = 32,
+	.pages_to_migrate = SZ_128M / PAGE_SIZE,
+	.migrate_sleep_millisecs = 100,
+	.faultaround_pages = 128,
+	.scan_sleep_millisecs = 100,
+	.pages_to_scan = SZ_256M / PAGE_SIZE,
+};
+
+struct knuma_node *knuma_nodes[MAX_NUMNODES];
+
+/* Starts and stops daemons; innermost to locks of hotplug. */
+static DEFINE_MUTEX(knuma_lock);
+
+/* Changes of policy: of address spaces by slot, and of shared memory. */
+static atomic_t owner_seq[KNUMA_OWNERS];
+static atomic_t shared_seq;
+
+static u8 owner_of(const struct mm_struct *mm)
+{
+	return hash_ptr(mm, ilog2(KNUMA_OWNERS));
+}
+
+/* How often the policy has changed that an entry was queued under. */
+u16 knuma_current_seq(u8 owner)
+{
+	return atomic_read(&owner_seq[owner]) + atomic_read(&shared_seq);
+}
+
+static void wait_for_batches(void)
+{
+	int nid;
+
+	for_each_node(nid) {
+		struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
+
+		if (!node)
+			continue;
+		mutex_lock(&node->lock);
+		mutex_unlock(&node->lock);
+	}
+}
+
+void __knuma_policy_changed(struct mm_struct *mm)
+{
+	atomic_inc(&owner_seq[owner_of(mm)]);
+	/* Counted before what is waited for, see the top of this file. */
+	smp_mb__after_atomic();
+	wait_for_batches();
+}
+
+void __knuma_shared_policy_changed(void)
+{
+	atomic_inc(&shared_seq);
+	smp_mb__after_atomic();
+	wait_for_batches();
+}
+
+/**
+ * knuma_add() - Add entries to a queue, and wake the daemon if it is worth it.
+ * @node:	where they are to go
+ * @nid:	where they are
+ * @entries:	what is to move
+ * @nr:		how many
+ *
+ * Context: Under a page table lock and RCU.
+ * Return: how many pages there was room for.
+ */
+unsigned long knuma_add(struct knuma_node *node, int nid,
+			const struct knuma_entry *entries, unsigned int nr)
+{
+	unsigned long enough = READ_ONCE(knuma_knobs.wake_pages), added;
+	struct knuma_ring *ring = rcu_dereference(node->rings[nid]);
+
+	if (unlikely(!ring)) {
+		/* The daemon makes one. Until then there is no room. */
+		if (!node_test_and_set(nid, node->need))
+			wake_up(&node->wait);
+		return 0;
+	}
+	if (READ_ONCE(node->closed))
+		return 0;
+
+	spin_lock(&ring->lock);
+	added = knuma_ring_add(ring, entries, nr);
+	spin_unlock(&ring->lock);
+	/*
+	 * Pairs with the barrier of prepare_to_wait(): either the daemon sees
+	 * what was added, or this sees that it has taken the rest.
+	 */
+	smp_mb();
+	if (knuma_must_wake(knuma_ring_pages(ring), added, enough))
+		wake_up(&node->wait);
+	count_vm_events(KNUMA_QUEUED, added);
+
+	return added;
+}
+
+void knuma_fill(struct knuma_entry *entry, struct mm_struct *mm,
+		struct folio *folio)
+{
+	u8 owner = owner_of(mm);
+
+	*entry = (struct knuma_entry) {
+		.pfn = folio_pfn(folio),
+		.queued = jiffies,
+		.seq = knuma_current_seq(owner),
+		.owner = owner,
+		.order = folio_order(folio),
+	};
+}
+
+/* The node, if it has a daemon that may take folios of current. Under RCU. */
+struct knuma_node *knuma_node_that_takes(int nid)
+{
+	struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
+
+	if (!node || !READ_ONCE(node->task))
+		return NULL;
+	/* In a fault the allocator sees to that, for the task that faults. */
+	if (cpusets_enabled() && !node_isset(nid, cpuset_current_mems_allowed))
+		return NULL;
+
+	return node;
+}
+
+bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, int target_nid,
+		   int *nid, int *flags)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct knuma_node *node;
+	struct knuma_entry entry;
+
+	/* What knuma_migrated_stop() waits for. */
+	guard(rcu)();
+	if (folio_order(folio) < READ_ONCE(knuma_knobs.defer_order))
+		return false;
+	node = knuma_node_that_takes(target_nid);
+	if (!node)
+		return false;
+	/* As migrate_misplaced_folio_prepare(), which wants to see the vma. */
+	if (folio_is_file_lru(folio) && (vma->vm_flags & VM_EXEC) &&
+	    folio_maybe_mapped_shared(folio))
+		return false;
+
+	knuma_fill(&entry, vma->vm_mm, folio);
+	trace_knuma_queue(folio, *nid, target_nid, false);
+	if (!knuma_add(node, *nid, &entry, 1)) {
+		*flags |= TNF_MIGRATE_FAIL;
+		count_vm_events(KNUMA_QUEUE_FULL, folio_nr_pages(folio));
+		return true;
+	}
+
+	/* Counts for where it will be; 2012 did so, too. */
+	*flags |= TNF_QUEUED;
+	*nid = target_nid;
+	return true;
+}
+
+static bool has_daemon(int nid)
+{
+	return node_state(nid, N_MEMORY) && node_state(nid, N_CPU);
+}
+
+/* Without one, faults migrate, as without all this. */
+static void run_daemon(int nid)
+{
+	int err = has_daemon(nid) ? knuma_migrated_run(nid) : 0;
+
+	if (err)
+		pr_warn("knuma: no daemon for node %d: error %d\n", nid, err);
+}
+
+/**
+ * knuma_enable() - Turn it on or off.
+ * @enable:	which of them
+ *
+ * Context: Waits for the batches of all daemons when it is turned off.
+ */
+void knuma_enable(bool enable)
+{
+	int nid;
+
+	guard(cpus_read_lock)();
+	guard(mutex)(&knuma_lock);
+	if (enable == static_key_enabled(&knuma_enabled))
+		return;
+	if (enable) {
+		for_each_online_node(nid)
+			run_daemon(nid);
+		static_branch_enable_cpuslocked(&knuma_enabled);
+	} else {
+		static_branch_disable_cpuslocked(&knuma_enabled);
+		for_each_node(nid)
+			knuma_migrated_stop(nid);
+	}
+}
+
+/* A node may get its first CPU. That the last one goes does no harm. */
+static int cpu_comes(unsigned int cpu)
+{
+	guard(mutex)(&knuma_lock);
+	if (static_key_enabled(&knuma_enabled))
+		run_daemon(cpu_to_node(cpu));
+
+	return 0;
+}
+
+/*
+ * Nothing of what goes offline is queued when it begins, nor does a daemon
+ * look at it when it is over: the memory map may go next.
+ */
+static int memory_changes(struct notifier_block *nb, unsigned long action,
+			  void *arg)
+{
+	if ((action == MEM_GOING_OFFLINE || action == MEM_OFFLINE) &&
+	    static_key_enabled(&knuma_enabled))
+		__knuma_shared_policy_changed();
+
+	return NOTIFY_OK;
+}
+
+static int node_changes(struct notifier_block *nb, unsigned long action,
+			void *arg)
+{
+	int nid = ((struct node_notify *)arg)->nid;
+
+	guard(mutex)(&knuma_lock);
+	if (!static_key_enabled(&knuma_enabled))
+		return NOTIFY_OK;
+	switch (action) {
+	case NODE_REMOVING_LAST_MEMORY:
+		knuma_migrated_stop(nid);
+		break;
+	case NODE_CANCEL_REMOVING_LAST_MEMORY:
+	case NODE_ADDED_FIRST_MEMORY:
+		run_daemon(nid);
+		break;
+	}
+
+	return NOTIFY_OK;
+}
+
+static int __init knuma_init(void)
+{
+	int err;
+
+	err = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "mm/knuma:online",
+					cpu_comes, NULL);
+	if (err < 0)
+		return err;
+	hotplug_memory_notifier(memory_changes, DEFAULT_CALLBACK_PRI);
+	hotplug_node_notifier(node_changes, DEFAULT_CALLBACK_PRI);
+
+	return 0;
+}
+late_initcall(knuma_init);

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * NUMA migration outside of page faults: what its files share.
+ */
+#ifndef _MM_KNUMA_H
+#define _MM_KNUMA_H
+
+#include <linux/knuma.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/wait.h>
+
+#include "knuma_queue.h"
+
+/* What becomes of an entry of a queue. */
+enum knuma_fate {
+	KNUMA_TAKEN,	/* isolated, to be migrated */
+	KNUMA_OLD,	/* has waited too long */
+	KNUMA_POLICY,	/* memory policy or cpuset has changed since */
+	KNUMA_GONE,	/* no such folio any more */
+	KNUMA_MOVED,	/* is on another node already */
+	KNUMA_SHARED,	/* was last accessed from elsewhere */
+	KNUMA_PINNED,	/* somebody does I/O on it */
+	KNUMA_DIRTY,	/* of a file, and written to */
+	KNUMA_BUSY,	/* not to be isolated */
+	KNUMA_FATES
+};
+
+/* How long entries have waited, in powers of two of a jiffy. */
+#define KNUMA_AGES	12
+
+/**
+ * struct knuma_node - What is to move to a node, and who moves it.
+ * @nid:	the node
+ * @task:	knuma_migrated; NULL if it does not run
+ * @wait:	where it waits for work
+ * @lock:	held from the check of the first entry of a batch until the
+ *		batch has moved. To take and release it waits for the batch.
+ * @last:	source that was served last; of the daemon
+ * @bucket:	how much may move; of the daemon
+ * @full:	how often in turn the node had no memory; of the daemon
+ * @closed:	the node has no memory: nothing is queued
+ * @fates:	what became of entries; of the daemon
+ * @ages:	how long they had waited; of the daemon
+ * @migrated:	pages that have moved; of the daemon
+ * @failed:	pages that have not; of the daemon
+ * @recent:	what faults have queued around them
+ * @need:	sources for which a queue is to be made
+ * @rings:	a queue for each source node, or NULL. Read under RCU.
+ *
+ * Lock order: knuma_lock, mmap_lock > knuma_node.lock > locks of migration.
+ * The page table lock > knuma_ring.lock. Nobody holds knuma_node.lock to wait
+ * for a lock of memory hotplug.
+ */
+struct knuma_node {
+	int nid;
+	struct task_struct *task;
+	wait_queue_head_t wait;
+	struct mutex lock;		/* a batch, see above */
+	int last;
+	struct knuma_bucket bucket;
+	unsigned int full;
+	bool closed;
+	unsigned long fates[KNUMA_FATES];
+	unsigned long ages[KNUMA_AGES];
+	unsigned long migrated;
+	unsigned long failed;
+	struct knuma_recent recent;
+	nodemask_t need;
+	struct knuma_ring __rcu *rings[];
+};
+
+/* By node; made once, when a node gets its first daemon. */
+extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
+
+u16 knuma_current_seq(u8 owner);
+
+int knuma_migrated_run(int nid);
+void knuma_migrated_stop(int nid);
+
+void knuma_scand_update(void);
+
+struct knuma_node *knuma_node_that_takes(int nid);
+void knuma_fill(struct knuma_entry *entry, struct mm_struct *mm,
+		struct folio *folio);
+unsigned long knuma_add(struct knuma_node *node, int nid,
+			const struct knuma_entry *entries, unsigned int nr);
+
+void knuma_enable(bool enable);
+
+#endif /* _MM_KNUMA_H */

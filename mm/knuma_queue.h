@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The decisions of NUMA migration outside of page faults: what a queue holds,
+ * whose turn it is, how fast it may go. Pure, for mm/tests/knuma_kunit.c.
+ */
+#ifndef _MM_KNUMA_QUEUE_H
+#define _MM_KNUMA_QUEUE_H
+
+#include <linux/kfifo.h>
+#include <linux/math64.h>
+#include <linux/minmax.h>
+#include <linux/mm_types.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/wordpart.h>
+
+/*
+ * Entries of a queue: what one scan of 256 MiB makes fault, if there are two
+ * nodes; fewer where more nodes may send at a time.
+ */
+#define KNUMA_RING_LEAST	4096
+#define KNUMA_RING_MOST		65536
+
+/* How many pages of a source are taken before it is the next one's turn. */
+#define KNUMA_QUANTUM		32
+
+/* Address spaces share that many counts of changes of policy. */
+#define KNUMA_OWNERS		256
+
+/**
+ * struct knuma_entry - A folio that is to move.
+ * @pfn:	of its first page; nothing keeps it there
+ * @queued:	when, in jiffies
+ * @seq:	the owner's count of changes of policy then
+ * @owner:	slot of the address space that it was accessed in
+ * @order:	how large it was then
+ */
+struct knuma_entry {
+	unsigned long pfn;
+	u32 queued;
+	u16 seq;
+	u8 owner;
+	u8 order;
+};
+
+/**
+ * struct knuma_ring - What is to move from one node to another.
+ * @lock:	of those that add. Taken under a page table lock; nothing is
+ *		taken under it.
+ * @fifo:	written under @lock, read by the daemon alone
+ * @added:	pages that were ever added; written under @lock
+ * @taken:	pages that were ever taken; written by the daemon
+ *
+ * An entry is a hint: the daemon finds out what is there now, and migrates
+ * what may still migrate. So a lost entry costs a hinting fault, and one that
+ * is stale a look at its folio.
+ */
+struct knuma_ring {
+	spinlock_t lock;	/* writers of @fifo and @added */
+	DECLARE_KFIFO_PTR(fifo, struct knuma_entry);
+	unsigned long added;
+	unsigned long taken;
+};
+
+/* Pages that wait; a snapshot. The daemon may take what is not counted yet. */
+static inline unsigned long knuma_ring_pages(const struct knuma_ring *ring)
+{
+	long pages = READ_ONCE(ring->added) - READ_ONCE(ring->taken);
+
+	return max(pages, 0L);
+}
+
+/**
+ * knuma_ring_add() - Add entries, as far as there is room.
+ * @ring:	the queue
+ * @entries:	what is to be added
+ * @nr:		how many
+ *
+ * Context: Caller holds @ring->lock.
+ * Return: pages that were added.
+ */
+static inline unsigned long
+knuma_ring_add(struct knuma_ring *ring, const struct knuma_entry *entries,
+	       unsigned int nr)
+{
+	unsigned long pages = 0;
+	unsigned int i;
+
+	nr = kfifo_in(&ring->fifo, entries, nr);
+	for (i = 0; i < nr; i++)
+		pages += 1UL << entries[i].order;
+	WRITE_ONCE(ring->added, ring->added + pages);
+
+	return pages;
+}
+
+/* Take the oldest entry; by the daemon alone. */
+static inline bool knuma_ring_take(struct knuma_ring *ring,
+				   struct knuma_entry *entry)
+{
+	if (!kfifo_get(&ring->fifo, entry))
+		return false;
+	WRITE_ONCE(ring->taken, ring->taken + (1UL << entry->order));
+
+	return true;
+}
+
+/* How long an entry has waited, in jiffies. */
+static inline u32 knuma_entry_age(const struct knuma_entry *entry,
+				  unsigned long now)
+{
+	return (u32)now - entry->queued;
+}
+
+/**
+ * knuma_must_wake() - Does the daemon have to know?
+ * @waiting:	pages that wait now
+ * @added:	those that were just added
+ * @enough:	when it is worth to begin
+ *
+ * The first ones that wait start its clock, and those that make it enough end
+ * it. If all that waits was just added, the daemon may have gone to sleep
+ * before.
+ */
+static inline bool knuma_must_wake(unsigned long waiting, unsigned long added,
+				   unsigned long enough)
+{
+	if (!waiting || !added)
+		return false;
+
+	return waiting <= added ||
+	       (waiting >= enough && waiting - added < enough);
+}
+
+/**
+ * knuma_next_source() - The node whose queue is served next.
+ * @waiting:	nodes that have something
+ * @last:	the one that was served last
+ *
+ * Return: the next one in turn, or NUMA_NO_NODE.
+ */
+static inline int knuma_next_source(const nodemask_t *waiting, int last)
+{
+	if (nodes_empty(*waiting))
+		return NUMA_NO_NODE;
+
+	return next_node_in(last, *waiting);
+}
+
+/* Parts of address spaces that were queued a moment ago. */
+#define KNUMA_RECENT		512
+
+/**
+ * struct knuma_recent - What was queued around a fault not long ago.
+ * @slots:	which part in the upper half; in the lower one when, in jiffies,
+ *		and in its lowest bit whether all of it was queued
+ *
+ * Neighbours stay inaccessible while they wait. The next fault beside them
+ * must not queue them again. What is forgotten, as two parts share a slot,
+ * is queued twice; the second one finds it moved.
+ */
+struct knuma_recent {
+	u64 slots[KNUMA_RECENT];
+};
+
+enum knuma_part {
+	KNUMA_PART_NEW,		/* or queued too long ago */
+	KNUMA_PART_TRIED,	/* there was not room for all of it */
+	KNUMA_PART_QUEUED,
+};
+
+/**
+ * knuma_recent_part() - Was this part queued a moment ago?
+ * @recent:	those that were
+ * @part:	hash of an address space and a part of it, all bits of it good
+ * @now:	time, in jiffies
+ * @moment:	in jiffies
+ */
+static inline enum knuma_part
+knuma_recent_part(const struct knuma_recent *recent, u64 part,
+		  unsigned long now, u32 moment)
+{
+	u64 was = READ_ONCE(recent->slots[part % KNUMA_RECENT]);
+
+	if (!was || upper_32_bits(was) != upper_32_bits(part) ||
+	    ((u32)now & ~1U) - (lower_32_bits(was) & ~1U) > moment)
+		return KNUMA_PART_NEW;
+
+	return was & 1 ? KNUMA_PART_QUEUED : KNUMA_PART_TRIED;
+}
+
+/* Remember that it was queued now, or tried to. */
+static inline void knuma_recent_set(struct knuma_recent *recent, u64 part,
+				    unsigned long now, bool all)
+{
+	WRITE_ONCE(recent->slots[part % KNUMA_RECENT],
+		   (part & ~(u64)U32_MAX) | ((u32)now & ~1U) | all);
+}
+
+/**
+ * struct knuma_bucket - How many pages may move.
+ * @tokens:	so many now; a huge page may leave a debt
+ * @filled:	when it was filled, in jiffies
+ */
+struct knuma_bucket {
+	long tokens;
+	unsigned long filled;
+};
+
+/**
+ * knuma_bucket_fill() - Add what has become allowed since the last time.
+ * @bucket:	the bucket
+ * @now:	time, in jiffies
+ * @pages:	that may move in a period, and that it holds at most
+ * @period:	in jiffies, not 0
+ *
+ * Return: pages that may move now.
+ */
+static inline long knuma_bucket_fill(struct knuma_bucket *bucket,
+				     unsigned long now, unsigned long pages,
+				     unsigned long period)
+{
+	unsigned long passed = min(now - bucket->filled, 2 * period);
+	u64 more = div64_ul((u64)pages * passed, period);
+
+	/* Time that is too short for a page counts later. */
+	if (more) {
+		bucket->filled = now;
+		bucket->tokens = min_t(s64, bucket->tokens + more, pages);
+	}
+
+	return max(bucket->tokens, 0L);
+}
+
+/* Jiffies until something may move again. */
+static inline unsigned long
+knuma_bucket_wait(const struct knuma_bucket *bucket, unsigned long pages,
+		  unsigned long period)
+{
+	if (bucket->tokens > 0)
+		return 0;
+
+	return div64_ul((u64)(1 - bucket->tokens) * period, pages) + 1;
+}
+
+/* After how many jiffies a node that was full is looked at again. */
+static inline unsigned long knuma_back_off(unsigned int times,
+					   unsigned long least,
+					   unsigned long most)
+{
+	return min(least << min(times, 16U), most);
+}
+
+#endif /* _MM_KNUMA_QUEUE_H */

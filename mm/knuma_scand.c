@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * knuma_scand: makes the memory of tasks inaccessible, so that their next
+ * accesses tell where it is needed, in place of the tasks themselves. Whose
+ * turn it is, and how often, they decide as before: from their faults, in
+ * their ticks.
+ */
+
+#include <linux/cpuset.h>
+#include <linux/freezer.h>
+#include <linux/irq_work.h>
+#include <linux/knuma_scand.h>
+#include <linux/kthread.h>
+#include <linux/llist.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/task.h>
+#include <linux/wait.h>
+
+#include "internal.h"
+#include "knuma.h"
+
+/* Tasks whose turn it is; a reference to each. */
+static LLIST_HEAD(due);
+static DECLARE_WAIT_QUEUE_HEAD(scand_wait);
+
+struct knuma_scand knuma_scand;
+
+/* A tick holds the lock of its runqueue, which waking up may take. */
+static void wake_scand(struct irq_work *work)
+{
+	wake_up(&scand_wait);
+}
+
+static DEFINE_IRQ_WORK(scand_work, wake_scand);
+
+/* From the tick of @p, which alone puts it on the list. */
+bool __knuma_scan_later(struct task_struct *p)
+{
+	if (!READ_ONCE(knuma_scand.task))
+		return false;
+	if (llist_on_list(&p->knuma_scan))
+		return true;
+
+	get_task_struct(p);
+	if (llist_add(&p->knuma_scan, &due))
+		irq_work_queue(&scand_work);
+
+	return true;
+}
+
+static void scan(struct task_struct *p)
+{
+	struct mm_struct *mm = get_task_mm(p);
+	nodemask_t mems;
+	int seq;
+
+	if (!mm)
+		return;
+
+	/* Of one node no page can migrate, as task_numa_work() has it. */
+	mems = cpuset_mems_allowed(p);
+	if (nodes_weight(mems) > 1) {
+		knuma_scand.nid = cpu_to_node(task_cpu(p));
+		WRITE_ONCE(knuma_scand.mm, mm);
+		seq = READ_ONCE(mm->numa_scan_seq);
+		knuma_scand.pages_scanned +=
+			knuma_scan_task(p, mm, READ_ONCE(knuma_knobs.pages_to_scan));
+		knuma_scand.full_scans += READ_ONCE(mm->numa_scan_seq) != seq;
+		WRITE_ONCE(knuma_scand.mm, NULL);
+	}
+	/* To exit in place of its last task may take long. */
+	mmput_async(mm);
+}
+
+/* What is on the list is taken off it, and scanned if @really. */
+static void scan_due(bool really)
+{
+	struct llist_node *list = llist_reverse_order(llist_del_all(&due));
+	struct task_struct *p, *next;
+
+	llist_for_each_entry_safe(p, next, list, knuma_scan) {
+		/* From here on its tick may put it on the list again. */
+		init_llist_node(&p->knuma_scan);
+		if (really)
+			scan(p);
+		put_task_struct(p);
+		cond_resched();
+	}
+}
+
+static int scand(void *arg)
+{
+	set_freezable();
+	while (!kthread_should_stop()) {
+		wait_event_freezable(scand_wait, kthread_should_stop() || !llist_empty(&due));
+		scan_due(true);
+		wait_event_freezable_timeout(scand_wait, kthread_should_stop(),
+			msecs_to_jiffies(READ_ONCE(knuma_knobs.scan_sleep_millisecs)));
+	}
+
+	return 0;
+}
+
+static int run_scand(void)
+{
+	struct task_struct *task;
+
+	if (knuma_scand.task)
+		return 0;
+	task = kthread_create(scand, NULL, "knuma_scand");
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	WRITE_ONCE(knuma_scand.task, task);
+	wake_up_process(task);
+
+	return 0;
+}
+
+static void stop_scand(void)
+{
+	struct task_struct *task = knuma_scand.task;
+
+	if (!task)
+		return;
+	WRITE_ONCE(knuma_scand.task, NULL);
+	/* Ticks that have seen it. */
+	synchronize_rcu();
+	irq_work_sync(&scand_work);
+	kthread_stop(task);
+	scan_due(false);
+}
+
+/**
+ * knuma_scand_update() - Start or stop the daemon, as its knobs have it.
+ *
+ * Context: Waits for the scan of one address space when it is stopped.
+ */
+void knuma_scand_update(void)
+{
+	static DEFINE_MUTEX(lock);	/* one at a time starts or stops it */
+	int err = 0;
+
+	guard(mutex)(&lock);
+	if (static_key_enabled(&knuma_enabled) &&
+	    READ_ONCE(knuma_knobs.scan_enabled))
+		err = run_scand();
+	else
+		stop_scand();
+	/* Without it, tasks scan; as without all this. */
+	if (err)
+		pr_warn("knuma: no knuma_scand: error %d\n", err);
+}
