@@ -12,17 +12,17 @@
  * whether there is a folio to migrate.
  *
  * What must never happen is that a folio moves where its policy or cpuset no
- * longer lets it. A fault decides under locks that keep both from changing.
- * Who changes them first makes the change, then counts it in owner_seq or
- * shared_seq, then takes and releases each knuma_node.lock. A batch compares
- * the counts with the entry's under that lock. So a batch that is not waited
- * for takes the lock later, and sees the count. What is queued after the
- * change was decided after it.
+ * longer lets it. Who changes them makes the change, then counts it in
+ * owner_seq or mapping_seq, then waits for batches that have something of that
+ * owner. A fault reads the count before it looks at the policy. So an entry
+ * has an older count than now if its policy may have changed, and a batch
+ * drops it; or the batch had looked before, and is waited for.
  */
 
 #include <linux/cpuhotplug.h>
 #include <linux/cpuset.h>
 #include <linux/hash.h>
+#include <linux/memory-tiers.h>
 #include <linux/memory.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
@@ -57,48 +57,89 @@ struct knuma_node *knuma_nodes[MAX_NUMNODES];
 /* Starts and stops daemons; innermost to locks of hotplug. */
 static DEFINE_MUTEX(knuma_lock);
 
-/* Changes of policy: of address spaces by slot, and of shared memory. */
+/* Changes of policy: of address spaces, and of files that are mapped. */
 static atomic_t owner_seq[KNUMA_OWNERS];
-static atomic_t shared_seq;
+static atomic_t mapping_seq[KNUMA_OWNERS];
 
 static u8 owner_of(const struct mm_struct *mm)
 {
 	return hash_ptr(mm, ilog2(KNUMA_OWNERS));
 }
 
-/* How often the policy has changed that an entry was queued under. */
-u16 knuma_current_seq(u8 owner)
+static u32 mapping_of(const struct folio *folio)
 {
-	return atomic_read(&owner_seq[owner]) + atomic_read(&shared_seq);
+	return hash_ptr(READ_ONCE(folio->mapping), 32);
 }
 
-static void wait_for_batches(void)
+/* How often the policy has changed that an entry is queued under. */
+static u32 current_seq(u8 owner, u32 mapping)
+{
+	return atomic_read(&owner_seq[owner]) +
+	       atomic_read(&mapping_seq[mapping % KNUMA_OWNERS]);
+}
+
+/**
+ * knuma_entry_holds() - Was it decided under the policy of now?
+ * @node:	whose daemon asks
+ * @entry:	what it has taken
+ * @folio:	what is there now
+ *
+ * Context: Under @node->lock, which is held until the folio has moved. Pairs
+ * with knuma_wait(): either this sees that the policy has changed, or who has
+ * changed it sees whose folios are in the batch, and waits.
+ */
+bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
+		       const struct folio *folio)
+{
+	if (entry->mapping != mapping_of(folio))
+		return false;
+	__set_bit(entry->owner, node->owners);
+	__set_bit(entry->mapping % KNUMA_OWNERS, node->mappings);
+	smp_mb();
+
+	return entry->seq == current_seq(entry->owner, entry->mapping);
+}
+
+static void knuma_wait(unsigned int slot, bool mapping)
 {
 	int nid;
 
+	/* Pairs with knuma_entry_holds(). */
+	smp_mb__after_atomic();
 	for_each_node(nid) {
 		struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
 
-		if (!node)
+		if (!node || !test_bit(slot, mapping ? node->mappings : node->owners))
 			continue;
 		mutex_lock(&node->lock);
 		mutex_unlock(&node->lock);
 	}
 }
 
-void __knuma_policy_changed(struct mm_struct *mm)
+void __knuma_policy_changed(const struct mm_struct *mm)
 {
-	atomic_inc(&owner_seq[owner_of(mm)]);
-	/* Counted before what is waited for, see the top of this file. */
-	smp_mb__after_atomic();
-	wait_for_batches();
+	u8 owner = owner_of(mm);
+
+	atomic_inc(&owner_seq[owner]);
+	knuma_wait(owner, false);
 }
 
-void __knuma_shared_policy_changed(void)
+void __knuma_mapping_changed(const struct address_space *mapping)
 {
-	atomic_inc(&shared_seq);
-	smp_mb__after_atomic();
-	wait_for_batches();
+	u32 slot = hash_ptr(mapping, 32) % KNUMA_OWNERS;
+
+	atomic_inc(&mapping_seq[slot]);
+	knuma_wait(slot, true);
+}
+
+u32 __knuma_seq(const struct mm_struct *mm, const struct folio *folio)
+{
+	u32 seq = current_seq(owner_of(mm), mapping_of(folio));
+
+	/* Before the policy is looked at: a change of it is counted after. */
+	smp_rmb();
+
+	return seq;
 }
 
 /**
@@ -116,6 +157,7 @@ unsigned long knuma_add(struct knuma_node *node, int nid,
 {
 	unsigned long enough = READ_ONCE(knuma_knobs.wake_pages), added;
 	struct knuma_ring *ring = rcu_dereference(node->rings[nid]);
+	bool wake;
 
 	if (unlikely(!ring)) {
 		/* The daemon makes one. Until then there is no room. */
@@ -128,29 +170,24 @@ unsigned long knuma_add(struct knuma_node *node, int nid,
 
 	spin_lock(&ring->lock);
 	added = knuma_ring_add(ring, entries, nr);
+	wake = knuma_must_wake(ring->pages, added, enough);
 	spin_unlock(&ring->lock);
-	/*
-	 * Pairs with the barrier of prepare_to_wait(): either the daemon sees
-	 * what was added, or this sees that it has taken the rest.
-	 */
-	smp_mb();
-	if (knuma_must_wake(knuma_ring_pages(ring), added, enough))
+	if (wake)
 		wake_up(&node->wait);
 	count_vm_events(KNUMA_QUEUED, added);
 
 	return added;
 }
 
-void knuma_fill(struct knuma_entry *entry, struct mm_struct *mm,
-		struct folio *folio)
+void knuma_fill(struct knuma_entry *entry, const struct mm_struct *mm,
+		const struct folio *folio, u32 seq)
 {
-	u8 owner = owner_of(mm);
-
 	*entry = (struct knuma_entry) {
 		.pfn = folio_pfn(folio),
+		.mapping = mapping_of(folio),
 		.queued = jiffies,
-		.seq = knuma_current_seq(owner),
-		.owner = owner,
+		.seq = seq,
+		.owner = owner_of(mm),
 		.order = folio_order(folio),
 	};
 }
@@ -169,8 +206,8 @@ struct knuma_node *knuma_node_that_takes(int nid)
 	return node;
 }
 
-bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, int target_nid,
-		   int *nid, int *flags)
+bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
+		   int target_nid, int *nid, int *flags)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	struct knuma_node *node;
@@ -183,12 +220,15 @@ bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, int target_nid,
 	node = knuma_node_that_takes(target_nid);
 	if (!node)
 		return false;
-	/* As migrate_misplaced_folio_prepare(), which wants to see the vma. */
-	if (folio_is_file_lru(folio) && (vma->vm_flags & VM_EXEC) &&
-	    folio_maybe_mapped_shared(folio))
+	/* Promotion has a rate of its own, and wakes who makes room for it. */
+	if (folio_use_access_time(folio))
+		return false;
+	/* Those that migrate_misplaced_folio_prepare() refuses. */
+	if (folio_is_file_lru(folio) &&
+	    (folio_test_dirty(folio) || folio_maybe_mapped_shared(folio)))
 		return false;
 
-	knuma_fill(&entry, vma->vm_mm, folio);
+	knuma_fill(&entry, vma->vm_mm, folio, seq);
 	trace_knuma_queue(folio, *nid, target_nid, false);
 	if (!knuma_add(node, *nid, &entry, 1)) {
 		*flags |= TNF_MIGRATE_FAIL;
@@ -200,6 +240,20 @@ bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, int target_nid,
 	*flags |= TNF_QUEUED;
 	*nid = target_nid;
 	return true;
+}
+
+static void wait_for_batches(void)
+{
+	int nid;
+
+	for_each_node(nid) {
+		struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
+
+		if (!node)
+			continue;
+		mutex_lock(&node->lock);
+		mutex_unlock(&node->lock);
+	}
 }
 
 static bool has_daemon(int nid)
@@ -231,13 +285,14 @@ void knuma_enable(bool enable)
 	if (enable == static_key_enabled(&knuma_enabled))
 		return;
 	if (enable) {
+		static_branch_enable_cpuslocked(&knuma_enabled);
 		for_each_online_node(nid)
 			run_daemon(nid);
-		static_branch_enable_cpuslocked(&knuma_enabled);
 	} else {
-		static_branch_disable_cpuslocked(&knuma_enabled);
+		/* Who changes a policy waits for a batch until there is none. */
 		for_each_node(nid)
 			knuma_migrated_stop(nid);
+		static_branch_disable_cpuslocked(&knuma_enabled);
 	}
 }
 
@@ -252,15 +307,14 @@ static int cpu_comes(unsigned int cpu)
 }
 
 /*
- * Nothing of what goes offline is queued when it begins, nor does a daemon
- * look at it when it is over: the memory map may go next.
+ * Nobody holds what goes offline when it begins, nor looks at it when it is
+ * over: the memory map may go next.
  */
 static int memory_changes(struct notifier_block *nb, unsigned long action,
 			  void *arg)
 {
-	if ((action == MEM_GOING_OFFLINE || action == MEM_OFFLINE) &&
-	    static_key_enabled(&knuma_enabled))
-		__knuma_shared_policy_changed();
+	if (action == MEM_GOING_OFFLINE || action == MEM_OFFLINE)
+		wait_for_batches();
 
 	return NOTIFY_OK;
 }
@@ -275,6 +329,7 @@ static int node_changes(struct notifier_block *nb, unsigned long action,
 		return NOTIFY_OK;
 	switch (action) {
 	case NODE_REMOVING_LAST_MEMORY:
+	case NODE_REMOVED_LAST_MEMORY:
 		knuma_migrated_stop(nid);
 		break;
 	case NODE_CANCEL_REMOVING_LAST_MEMORY:

@@ -5,6 +5,7 @@
 #ifndef _MM_KNUMA_H
 #define _MM_KNUMA_H
 
+#include <linux/bitmap.h>
 #include <linux/knuma.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
@@ -37,6 +38,8 @@ enum knuma_fate {
  * @wait:	where it waits for work
  * @lock:	held from the check of the first entry of a batch until the
  *		batch has moved. To take and release it waits for the batch.
+ * @owners:	address spaces that have something in the batch; under @lock
+ * @mappings:	files, or anon_vmas, that have
  * @last:	source that was served last; of the daemon
  * @bucket:	how much may move; of the daemon
  * @full:	how often in turn the node had no memory; of the daemon
@@ -49,15 +52,16 @@ enum knuma_fate {
  * @need:	sources for which a queue is to be made
  * @rings:	a queue for each source node, or NULL. Read under RCU.
  *
- * Lock order: knuma_lock, mmap_lock > knuma_node.lock > locks of migration.
- * The page table lock > knuma_ring.lock. Nobody holds knuma_node.lock to wait
- * for a lock of memory hotplug.
+ * Lock order: knuma_lock, those of hotplug and of cpusets, mmap_lock, a vma's >
+ * knuma_node.lock > locks of migration. The page table lock > knuma_ring.lock.
  */
 struct knuma_node {
 	int nid;
 	struct task_struct *task;
 	wait_queue_head_t wait;
 	struct mutex lock;		/* a batch, see above */
+	DECLARE_BITMAP(owners, KNUMA_OWNERS);
+	DECLARE_BITMAP(mappings, KNUMA_OWNERS);
 	int last;
 	struct knuma_bucket bucket;
 	unsigned int full;
@@ -74,7 +78,8 @@ struct knuma_node {
 /* By node; made once, when a node gets its first daemon. */
 extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
 
-u16 knuma_current_seq(u8 owner);
+bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
+		       const struct folio *folio);
 
 int knuma_migrated_run(int nid);
 void knuma_migrated_stop(int nid);
@@ -82,8 +87,8 @@ void knuma_migrated_stop(int nid);
 void knuma_scand_update(void);
 
 struct knuma_node *knuma_node_that_takes(int nid);
-void knuma_fill(struct knuma_entry *entry, struct mm_struct *mm,
-		struct folio *folio);
+void knuma_fill(struct knuma_entry *entry, const struct mm_struct *mm,
+		const struct folio *folio, u32 seq);
 unsigned long knuma_add(struct knuma_node *node, int nid,
 			const struct knuma_entry *entries, unsigned int nr);
 

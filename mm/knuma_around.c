@@ -70,6 +70,7 @@ static int queue_all(struct vm_fault *vmf, struct knuma_node *node, int nid,
 	pte_t *ptep = around->ptep;
 	unsigned long addr;
 	struct folio *folio;
+	u32 seq;
 
 	for (addr = around->start; addr < around->end; addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
@@ -80,10 +81,11 @@ static int queue_all(struct vm_fault *vmf, struct knuma_node *node, int nid,
 		if (!folio || folio == last || !may_queue_around(folio, nid, node->nid))
 			continue;
 		last = folio;
+		seq = knuma_seq(vma->vm_mm, folio);
 		if (mpol_misplaced(folio, vmf, addr) != node->nid)
 			continue;
 		trace_knuma_queue(folio, nid, node->nid, true);
-		knuma_fill(&entries[nr++], vma->vm_mm, folio);
+		knuma_fill(&entries[nr++], vma->vm_mm, folio, seq);
 		queued += folio_nr_pages(folio);
 		if (nr == ARRAY_SIZE(entries)) {
 			added += knuma_add(node, nid, entries, nr);
@@ -134,7 +136,8 @@ static void restore_all(struct vm_fault *vmf, int nid, int target_nid,
 int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 			 int target_nid)
 {
-	unsigned long bytes = READ_ONCE(knuma_knobs.faultaround_pages) * PAGE_SIZE;
+	unsigned long bytes = min(READ_ONCE(knuma_knobs.faultaround_pages) * PAGE_SIZE,
+				  PMD_SIZE);
 	int nid = folio_nid(folio), queued;
 	struct knuma_node *node;
 	struct around around;
@@ -160,6 +163,8 @@ int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 		return queued;
 	case KNUMA_PART_QUEUED:
 		restore_all(vmf, nid, target_nid, &around);
+		/* What is left faults by itself: do not look again. */
+		knuma_recent_set(&node->recent, part, jiffies, false);
 		return 0;
 	default:
 		return 0;

@@ -42,16 +42,23 @@ struct knuma_batch {
 static enum knuma_fate may_take(struct knuma_node *node, int src,
 				struct folio *folio)
 {
+	int last;
+
 	if (folio_nid(folio) != src)
 		return KNUMA_MOVED;
 	if (folio_is_zone_device(folio) || !folio_mapped(folio))
 		return KNUMA_GONE;
-	if (!folio_use_access_time(folio)) {
-		int last = folio_last_cpupid(folio);
-
-		if (cpupid_pid_unset(last) || cpupid_to_nid(last) != node->nid)
-			return KNUMA_SHARED;
-	}
+	/* Others that map it may be allowed less; and it is not for one task. */
+	if (folio_test_ksm(folio) || (folio_maybe_mapped_shared(folio) &&
+				      !folio_test_swapbacked(folio)))
+		return KNUMA_SHARED;
+	if (folio_test_anon(folio) && folio_maybe_mapped_shared(folio))
+		return KNUMA_SHARED;
+	if (folio_use_access_time(folio))
+		return KNUMA_GONE;
+	last = folio_last_cpupid(folio);
+	if (cpupid_pid_unset(last) || cpupid_to_nid(last) != node->nid)
+		return KNUMA_SHARED;
 	if (folio_maybe_dma_pinned(folio))
 		return KNUMA_PINNED;
 	if (folio_is_file_lru(folio) && folio_test_dirty(folio))
@@ -75,8 +82,6 @@ static enum knuma_fate take_folio(struct knuma_node *node, int src,
 
 	if (knuma_entry_age(entry, jiffies) > KNUMA_OLD_JIFFIES)
 		return KNUMA_OLD;
-	if (entry->seq != knuma_current_seq(entry->owner))
-		return KNUMA_POLICY;
 	page = pfn_to_online_page(entry->pfn);
 	if (!page)
 		return KNUMA_GONE;
@@ -88,6 +93,8 @@ static enum knuma_fate take_folio(struct knuma_node *node, int src,
 		fate = KNUMA_GONE;
 	} else {
 		fate = may_take(node, src, folio);
+		if (fate == KNUMA_TAKEN && !knuma_entry_holds(node, entry, folio))
+			fate = KNUMA_POLICY;
 		if (fate == KNUMA_TAKEN &&
 		    migrate_misplaced_folio_isolate(folio, node->nid))
 			fate = KNUMA_BUSY;
@@ -102,25 +109,36 @@ static enum knuma_fate take_folio(struct knuma_node *node, int src,
 	return fate;
 }
 
-/* From one source, as much as it has a turn for. */
+static void take_entry(struct knuma_node *node, int src,
+		       const struct knuma_entry *entry, struct knuma_batch *batch)
+{
+	u32 age = knuma_entry_age(entry, jiffies);
+	enum knuma_fate fate;
+
+	node->ages[min(fls(age), KNUMA_AGES - 1)]++;
+	fate = take_folio(node, src, entry, batch);
+	node->fates[fate]++;
+	if (fate == KNUMA_TAKEN)
+		return;
+	trace_knuma_drop(entry->pfn, src, node->nid, fate, age);
+	count_vm_event(KNUMA_DROPPED);
+}
+
+/* From one source, as much as it has a turn for, or one huge page. */
 static void take_quantum(struct knuma_node *node, int src,
 			 struct knuma_ring *ring, struct knuma_batch *batch)
 {
 	unsigned long most = batch->pages + KNUMA_QUANTUM;
 	struct knuma_entry entry;
-	enum knuma_fate fate;
-	u32 age;
+	unsigned int nr;
 
-	while (batch->pages < most && batch->looks && knuma_ring_take(ring, &entry)) {
-		batch->looks--;
-		age = knuma_entry_age(&entry, jiffies);
-		node->ages[min(fls(age), KNUMA_AGES - 1)]++;
-		fate = take_folio(node, src, &entry, batch);
-		node->fates[fate]++;
-		if (fate != KNUMA_TAKEN) {
-			trace_knuma_drop(entry.pfn, src, node->nid, fate, age);
-			count_vm_event(KNUMA_DROPPED);
-		}
+	for (; batch->pages < most && batch->looks; batch->looks--) {
+		spin_lock(&ring->lock);
+		nr = knuma_ring_take(ring, &entry, 1);
+		spin_unlock(&ring->lock);
+		if (!nr)
+			break;
+		take_entry(node, src, &entry, batch);
 	}
 }
 
@@ -212,6 +230,8 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	mutex_lock(&node->lock);
 	collect(node, &batch, pages);
 	moved = migrate_misplaced_folios(&batch.folios, node->nid);
+	bitmap_zero(node->owners, KNUMA_OWNERS);
+	bitmap_zero(node->mappings, KNUMA_OWNERS);
 	mutex_unlock(&node->lock);
 
 	node->bucket.tokens -= moved;
@@ -251,17 +271,17 @@ static void make_rings(struct knuma_node *node)
 	}
 }
 
+/* Nobody adds to them any more; but debugfs may look at them. */
 static void free_rings(struct knuma_node *node)
 {
 	struct knuma_ring *ring;
 	int src;
 
-	/* No fault has found this node since knuma_migrated_stop() began. */
 	for_each_node(src) {
-		ring = ring_of(node, src);
+		ring = rcu_replace_pointer(node->rings[src], NULL, true);
 		if (!ring)
 			continue;
-		RCU_INIT_POINTER(node->rings[src], NULL);
+		synchronize_rcu();
 		kvfree(ring->fifo.kfifo.data);
 		kfree(ring);
 	}
@@ -290,6 +310,7 @@ static int knuma_migrated(void *arg)
 		wait_event_freezable_timeout(node->wait, has_enough(node),
 			msecs_to_jiffies(READ_ONCE(knuma_knobs.wake_millisecs)));
 		while (!kthread_should_stop() && waiting(node)) {
+			make_rings(node);
 			pause = migrate_batch(node);
 			if (pause)
 				wait_event_freezable_timeout(node->wait, kthread_should_stop(), pause);

@@ -24,51 +24,43 @@
 /* How many pages of a source are taken before it is the next one's turn. */
 #define KNUMA_QUANTUM		32
 
-/* Address spaces share that many counts of changes of policy. */
+/* Address spaces, and files, share that many counts of changes of policy. */
 #define KNUMA_OWNERS		256
 
 /**
  * struct knuma_entry - A folio that is to move.
  * @pfn:	of its first page; nothing keeps it there
+ * @mapping:	hash of the folio's, so that it is not taken for another one
  * @queued:	when, in jiffies
- * @seq:	the owner's count of changes of policy then
+ * @seq:	changes of policy that its owners had seen then
  * @owner:	slot of the address space that it was accessed in
  * @order:	how large it was then
  */
 struct knuma_entry {
 	unsigned long pfn;
+	u32 mapping;
 	u32 queued;
-	u16 seq;
+	u32 seq;
 	u8 owner;
 	u8 order;
 };
 
 /**
  * struct knuma_ring - What is to move from one node to another.
- * @lock:	of those that add. Taken under a page table lock; nothing is
- *		taken under it.
- * @fifo:	written under @lock, read by the daemon alone
- * @added:	pages that were ever added; written under @lock
- * @taken:	pages that were ever taken; written by the daemon
+ * @lock:	of all below. Taken under a page table lock; nothing is taken
+ *		under it.
+ * @fifo:	the entries
+ * @pages:	of them; may be read without @lock
  *
  * An entry is a hint: the daemon finds out what is there now, and migrates
  * what may still migrate. So a lost entry costs a hinting fault, and one that
  * is stale a look at its folio.
  */
 struct knuma_ring {
-	spinlock_t lock;	/* writers of @fifo and @added */
+	spinlock_t lock;	/* of all below */
 	DECLARE_KFIFO_PTR(fifo, struct knuma_entry);
-	unsigned long added;
-	unsigned long taken;
+	unsigned long pages;
 };
-
-/* Pages that wait; a snapshot. The daemon may take what is not counted yet. */
-static inline unsigned long knuma_ring_pages(const struct knuma_ring *ring)
-{
-	long pages = READ_ONCE(ring->added) - READ_ONCE(ring->taken);
-
-	return max(pages, 0L);
-}
 
 /**
  * knuma_ring_add() - Add entries, as far as there is room.
@@ -89,20 +81,39 @@ knuma_ring_add(struct knuma_ring *ring, const struct knuma_entry *entries,
 	nr = kfifo_in(&ring->fifo, entries, nr);
 	for (i = 0; i < nr; i++)
 		pages += 1UL << entries[i].order;
-	WRITE_ONCE(ring->added, ring->added + pages);
+	WRITE_ONCE(ring->pages, ring->pages + pages);
 
 	return pages;
 }
 
-/* Take the oldest entry; by the daemon alone. */
-static inline bool knuma_ring_take(struct knuma_ring *ring,
-				   struct knuma_entry *entry)
+/**
+ * knuma_ring_take() - Take the oldest entries.
+ * @ring:	the queue
+ * @entries:	where to
+ * @nr:		how many there is room for
+ *
+ * Context: Caller holds @ring->lock.
+ * Return: how many were taken.
+ */
+static inline unsigned int
+knuma_ring_take(struct knuma_ring *ring, struct knuma_entry *entries,
+		unsigned int nr)
 {
-	if (!kfifo_get(&ring->fifo, entry))
-		return false;
-	WRITE_ONCE(ring->taken, ring->taken + (1UL << entry->order));
+	unsigned long pages = 0;
+	unsigned int i;
 
-	return true;
+	nr = kfifo_out(&ring->fifo, entries, nr);
+	for (i = 0; i < nr; i++)
+		pages += 1UL << entries[i].order;
+	WRITE_ONCE(ring->pages, ring->pages - pages);
+
+	return nr;
+}
+
+/* Pages that wait; a snapshot, without the lock. */
+static inline unsigned long knuma_ring_pages(const struct knuma_ring *ring)
+{
+	return READ_ONCE(ring->pages);
 }
 
 /* How long an entry has waited, in jiffies. */
@@ -115,21 +126,17 @@ static inline u32 knuma_entry_age(const struct knuma_entry *entry,
 /**
  * knuma_must_wake() - Does the daemon have to know?
  * @waiting:	pages that wait now
- * @added:	those that were just added
+ * @added:	those that were just added, under the same hold of the lock
  * @enough:	when it is worth to begin
  *
  * The first ones that wait start its clock, and those that make it enough end
- * it. If all that waits was just added, the daemon may have gone to sleep
- * before.
+ * it. It sleeps only if it has seen nothing wait: whoever ends that wakes it.
  */
 static inline bool knuma_must_wake(unsigned long waiting, unsigned long added,
 				   unsigned long enough)
 {
-	if (!waiting || !added)
-		return false;
-
-	return waiting <= added ||
-	       (waiting >= enough && waiting - added < enough);
+	return added && (waiting == added ||
+			 (waiting >= enough && waiting - added < enough));
 }
 
 /**

@@ -74,8 +74,8 @@ static void scan(struct task_struct *p)
 	mmput_async(mm);
 }
 
-/* What is on the list is taken off it, and scanned if @really. */
-static void scan_due(bool really)
+/* What is on the list is taken off it, and scanned unless the daemon ends. */
+static void scan_due(bool ends)
 {
 	struct llist_node *list = llist_reverse_order(llist_del_all(&due));
 	struct task_struct *p, *next;
@@ -83,10 +83,13 @@ static void scan_due(bool really)
 	llist_for_each_entry_safe(p, next, list, knuma_scan) {
 		/* From here on its tick may put it on the list again. */
 		init_llist_node(&p->knuma_scan);
-		if (really)
+		if (!ends) {
 			scan(p);
+			cond_resched();
+			try_to_freeze();
+			ends = kthread_should_stop();
+		}
 		put_task_struct(p);
-		cond_resched();
 	}
 }
 
@@ -95,7 +98,7 @@ static int scand(void *arg)
 	set_freezable();
 	while (!kthread_should_stop()) {
 		wait_event_freezable(scand_wait, kthread_should_stop() || !llist_empty(&due));
-		scan_due(true);
+		scan_due(false);
 		wait_event_freezable_timeout(scand_wait, kthread_should_stop(),
 			msecs_to_jiffies(READ_ONCE(knuma_knobs.scan_sleep_millisecs)));
 	}
@@ -129,7 +132,7 @@ static void stop_scand(void)
 	synchronize_rcu();
 	irq_work_sync(&scand_work);
 	kthread_stop(task);
-	scan_due(false);
+	scan_due(true);
 }
 
 /**

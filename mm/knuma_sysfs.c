@@ -12,7 +12,7 @@
 #include <linux/kobject.h>
 #include <linux/kstrtox.h>
 #include <linux/log2.h>
-#include <linux/pgtable.h>
+#include <linux/mmzone.h>
 #include <linux/seq_file.h>
 #include <linux/sysfs.h>
 
@@ -89,7 +89,7 @@ static ssize_t knob_store(struct kobject *kobj, struct kobj_attribute *attr,
 	}
 
 KNUMA_ATTR(debug, 0, 1);
-KNUMA_ATTR(faultaround_pages, 0, PTRS_PER_PTE, .power_of_2 = true);
+KNUMA_ATTR(faultaround_pages, 0, 512, .power_of_2 = true);
 KNUMA_ATTR(working_set, 0, 1);
 
 static struct attribute *autonuma_attrs[] = {
@@ -109,7 +109,7 @@ KNUMA_ATTR(wake_millisecs, 0, 1000);
 KNUMA_ATTR(batch_pages, 1, 512);
 KNUMA_ATTR(pages_to_migrate, 1, 1 << 24);
 KNUMA_ATTR(migrate_sleep_millisecs, 1, 10000);
-KNUMA_ATTR(defer_order, 0, HPAGE_PMD_ORDER);
+KNUMA_ATTR(defer_order, 0, MAX_PAGE_ORDER);
 
 /* The sum of a count of all nodes; at @offset in their struct knuma_node. */
 static unsigned long sum_of_nodes(size_t offset)

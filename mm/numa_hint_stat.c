@@ -76,7 +76,7 @@ static enum numa_hint_size size_of(int pages)
 	if (pages == 1)
 		return HINT_SMALL;
 
-	return pages < HPAGE_PMD_NR ? HINT_LARGE : HINT_HUGE;
+	return pages < PMD_SIZE / PAGE_SIZE ? HINT_LARGE : HINT_HUGE;
 }
 
 void __numa_hint_fault(u64 begin, int pages, int flags)

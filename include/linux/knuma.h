@@ -54,17 +54,37 @@ extern struct knuma_knobs knuma_knobs;
 
 DECLARE_STATIC_KEY_FALSE(knuma_enabled);
 
-bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, int target_nid,
-		   int *nid, int *flags);
+u32 __knuma_seq(const struct mm_struct *mm, const struct folio *folio);
+bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
+		   int target_nid, int *nid, int *flags);
 int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 			 int target_nid);
-void __knuma_policy_changed(struct mm_struct *mm);
-void __knuma_shared_policy_changed(void);
+void __knuma_policy_changed(const struct mm_struct *mm);
+void __knuma_mapping_changed(const struct address_space *mapping);
+
+/* Has a fault something to queue for; for what takes time to prepare it. */
+static inline bool knuma_is_enabled(void)
+{
+	return static_branch_unlikely(&knuma_enabled);
+}
+
+/**
+ * knuma_seq() - Before it is decided whether a folio is to move.
+ * @mm:		address space that has accessed it
+ * @folio:	the folio
+ *
+ * Return: for knuma_queue().
+ */
+static inline u32 knuma_seq(const struct mm_struct *mm, const struct folio *folio)
+{
+	return knuma_is_enabled() ? __knuma_seq(mm, folio) : 0;
+}
 
 /**
  * knuma_queue() - Have a folio migrated later, if that is how it is set up.
  * @vmf:	the hinting fault
  * @folio:	what it has hit; misplaced
+ * @seq:	from knuma_seq(), before that was decided
  * @target_nid:	where it should be
  * @nid:	set to the node that the fault counts for
  * @flags:	TNF_QUEUED is added, or TNF_MIGRATE_FAIL if there is no room
@@ -74,10 +94,10 @@ void __knuma_shared_policy_changed(void);
  * false if it is to migrate it, as without this.
  */
 static inline bool knuma_queue(struct vm_fault *vmf, struct folio *folio,
-			       int target_nid, int *nid, int *flags)
+			       u32 seq, int target_nid, int *nid, int *flags)
 {
-	return static_branch_unlikely(&knuma_enabled) &&
-	       __knuma_queue(vmf, folio, target_nid, nid, flags);
+	return knuma_is_enabled() &&
+	       __knuma_queue(vmf, folio, seq, target_nid, nid, flags);
 }
 
 /**
@@ -96,7 +116,7 @@ static inline bool knuma_queue(struct vm_fault *vmf, struct folio *folio,
 static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 				     int target_nid, int flags)
 {
-	if (!static_branch_unlikely(&knuma_enabled) || !(flags & TNF_QUEUED))
+	if (!knuma_is_enabled() || !(flags & TNF_QUEUED))
 		return 0;
 
 	return __knuma_queue_around(vmf, folio, target_nid);
@@ -104,32 +124,41 @@ static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 
 /**
  * knuma_policy_changed() - Forget what was decided under another policy.
- * @mm:		whose memory policy or cpuset has changed, or is about to
+ * @mm:		whose memory policy or cpuset has changed; it is not looked at
  *
  * When it returns, nothing that was queued before for @mm is being migrated
  * or will be.
  *
- * Context: May sleep; takes knuma_node.lock.
+ * Context: May sleep. Waits for a batch that has something of @mm.
  */
-static inline void knuma_policy_changed(struct mm_struct *mm)
+static inline void knuma_policy_changed(const struct mm_struct *mm)
 {
-	if (static_branch_unlikely(&knuma_enabled))
+	if (knuma_is_enabled())
 		__knuma_policy_changed(mm);
 }
+
 /**
- * knuma_shared_policy_changed() - As knuma_policy_changed(), of shared memory.
- *
- * Others that map it may have queued it, nobody knows who. So everything that
- * was queued is forgotten.
+ * knuma_mapping_changed() - The same, of a file whose policy has changed.
+ * @mapping:	the file's; others may have queued its folios, too
  */
-static inline void knuma_shared_policy_changed(void)
+static inline void knuma_mapping_changed(const struct address_space *mapping)
 {
-	if (static_branch_unlikely(&knuma_enabled))
-		__knuma_shared_policy_changed();
+	if (knuma_is_enabled())
+		__knuma_mapping_changed(mapping);
 }
 #else /* !CONFIG_KNUMA */
+static inline bool knuma_is_enabled(void)
+{
+	return false;
+}
+
+static inline u32 knuma_seq(const struct mm_struct *mm, const struct folio *folio)
+{
+	return 0;
+}
+
 static inline bool knuma_queue(struct vm_fault *vmf, struct folio *folio,
-			       int target_nid, int *nid, int *flags)
+			       u32 seq, int target_nid, int *nid, int *flags)
 {
 	return false;
 }
@@ -140,11 +169,11 @@ static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 	return 0;
 }
 
-static inline void knuma_policy_changed(struct mm_struct *mm)
+static inline void knuma_policy_changed(const struct mm_struct *mm)
 {
 }
 
-static inline void knuma_shared_policy_changed(void)
+static inline void knuma_mapping_changed(const struct address_space *mapping)
 {
 }
 #endif /* CONFIG_KNUMA */

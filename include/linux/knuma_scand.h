@@ -37,6 +37,7 @@ unsigned long knuma_scan_task(struct task_struct *p, struct mm_struct *mm,
 static inline void knuma_init_task(struct task_struct *p)
 {
 	init_llist_node(&p->knuma_scan);
+	p->knuma_scan_cost = 0;
 }
 
 /**
@@ -48,7 +49,18 @@ static inline void knuma_init_task(struct task_struct *p)
  */
 static inline bool knuma_scan_later(struct task_struct *p)
 {
-	return static_branch_unlikely(&knuma_enabled) && __knuma_scan_later(p);
+	return knuma_is_enabled() && p->numa_scan_period && __knuma_scan_later(p);
+}
+
+/* What the daemon has spent for @p since its last tick, times what it may. */
+static inline u64 knuma_scan_cost(struct task_struct *p)
+{
+	u64 cost = knuma_is_enabled() ? READ_ONCE(p->knuma_scan_cost) : 0;
+
+	if (cost)
+		WRITE_ONCE(p->knuma_scan_cost, 0);
+
+	return cost;
 }
 
 /* Users of @mm that scan it, and have no memory in it. */
@@ -75,6 +87,11 @@ static inline void knuma_init_task(struct task_struct *p)
 static inline bool knuma_scan_later(struct task_struct *p)
 {
 	return false;
+}
+
+static inline u64 knuma_scan_cost(struct task_struct *p)
+{
+	return 0;
 }
 
 static inline int knuma_scans(const struct mm_struct *mm)

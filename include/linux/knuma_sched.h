@@ -32,7 +32,10 @@ static inline bool knuma_load_balance_strict(void)
 /* @p is current, and has queued what is to move to @nid. */
 static inline void knuma_queued_for(struct task_struct *p, int nid)
 {
-	if (nid == p->numa_preferred_nid)
+	/* Who goes on queueing may still change its mind half of the time. */
+	if (nid == p->numa_preferred_nid &&
+	    (!p->knuma_queued ||
+	     time_after(jiffies, p->knuma_queued + 2 * KNUMA_OLD_JIFFIES)))
 		p->knuma_queued = jiffies | 1;
 }
 

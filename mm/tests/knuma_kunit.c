@@ -27,16 +27,16 @@ static void ring_keeps_order_and_counts_pages(struct kunit *test)
 		{ .pfn = 1 }, { .pfn = 512, .order = 9 }, { .pfn = 3 },
 	}, out;
 
-	KUNIT_EXPECT_FALSE(test, knuma_ring_take(ring, &out));
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, &out, 1), 0);
 	KUNIT_EXPECT_EQ(test, knuma_ring_add(ring, in, 3), 514);
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 514);
 	for (int i = 0; i < 3; i++) {
-		KUNIT_ASSERT_TRUE(test, knuma_ring_take(ring, &out));
+		KUNIT_ASSERT_EQ(test, knuma_ring_take(ring, &out, 1), 1);
 		KUNIT_EXPECT_EQ(test, out.pfn, in[i].pfn);
 		KUNIT_EXPECT_EQ(test, out.order, in[i].order);
 	}
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 0);
-	KUNIT_EXPECT_FALSE(test, knuma_ring_take(ring, &out));
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, &out, 1), 0);
 }
 
 static void ring_that_is_full_takes_no_more(struct kunit *test)
@@ -53,28 +53,28 @@ static void ring_that_is_full_takes_no_more(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 8);
 	/* Round and round. */
 	for (int i = 0; i < 100; i++) {
-		KUNIT_ASSERT_TRUE(test, knuma_ring_take(ring, &out));
+		KUNIT_ASSERT_EQ(test, knuma_ring_take(ring, &out, 1), 1);
 		taken++;
 		KUNIT_EXPECT_EQ(test, knuma_ring_add(ring, in, 1), 1);
 		KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 8);
 	}
-	while (knuma_ring_take(ring, &out))
+	while (knuma_ring_take(ring, &out, 1))
 		taken++;
 	KUNIT_EXPECT_EQ(test, taken, 108);
 }
 
-/* The daemon may take what the fault has not yet counted. */
-static void ring_is_never_less_than_empty(struct kunit *test)
+static void ring_gives_as_much_as_there_is_room_for(struct kunit *test)
 {
 	struct knuma_ring *ring = ring_alloc(test, 8);
+	struct knuma_entry in[6] = { }, out[4];
 
-	ring->taken = 3;
-	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 0);
-	ring->added = ULONG_MAX;
-	ring->taken = ULONG_MAX - 2;
+	in[0].order = 9;
+	KUNIT_EXPECT_EQ(test, knuma_ring_add(ring, in, 6), 517);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 4), 4);
+	KUNIT_EXPECT_EQ(test, out[0].order, 9);
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 2);
-	ring->added = 1;
-	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 4);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 4), 2);
+	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 0);
 }
 
 static void daemon_is_woken_when_it_is_worth_it(struct kunit *test)
@@ -90,10 +90,9 @@ static void daemon_is_woken_when_it_is_worth_it(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, knuma_must_wake(515, 8, 512));
 	KUNIT_EXPECT_FALSE(test, knuma_must_wake(513, 1, 512));
 	KUNIT_EXPECT_FALSE(test, knuma_must_wake(10000, 8, 512));
-	/* It has taken all else, and may sleep; or all of it. */
-	KUNIT_EXPECT_TRUE(test, knuma_must_wake(3, 8, 512));
-	KUNIT_EXPECT_FALSE(test, knuma_must_wake(0, 8, 512));
-	KUNIT_EXPECT_FALSE(test, knuma_must_wake(5, 0, 512));
+	/* There was no room. */
+	KUNIT_EXPECT_FALSE(test, knuma_must_wake(0, 0, 512));
+	KUNIT_EXPECT_FALSE(test, knuma_must_wake(600, 0, 512));
 }
 
 static void sources_take_turns(struct kunit *test)
@@ -211,7 +210,7 @@ static void age_is_of_jiffies_that_wrap(struct kunit *test)
 static struct kunit_case knuma_cases[] = {
 	KUNIT_CASE(ring_keeps_order_and_counts_pages),
 	KUNIT_CASE(ring_that_is_full_takes_no_more),
-	KUNIT_CASE(ring_is_never_less_than_empty),
+	KUNIT_CASE(ring_gives_as_much_as_there_is_room_for),
 	KUNIT_CASE(daemon_is_woken_when_it_is_worth_it),
 	KUNIT_CASE(sources_take_turns),
 	KUNIT_CASE(bucket_holds_a_period),
