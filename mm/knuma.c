@@ -84,9 +84,11 @@ static u32 current_seq(u8 owner, u32 mapping)
  * @entry:	what it has taken
  * @folio:	what is there now
  *
- * Context: Under @node->lock, which is held until the folio has moved. Pairs
- * with knuma_wait(): either this sees that the policy has changed, or who has
- * changed it sees whose folios are in the batch, and waits.
+ * Either this sees that the policy has changed, or who has changed it sees
+ * whose folios are in the batch, and waits.
+ *
+ * Context: Under @node->lock, which is held until the folio has moved.
+ * Return: false if it may have changed, or the folio is another one.
  */
 bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
 		       const struct folio *folio)
@@ -95,6 +97,7 @@ bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
 		return false;
 	__set_bit(entry->owner, node->owners);
 	__set_bit(entry->mapping % KNUMA_OWNERS, node->mappings);
+	/* Pairs with knuma_wait(): before the counts are looked at. */
 	smp_mb();
 
 	return entry->seq == current_seq(entry->owner, entry->mapping);

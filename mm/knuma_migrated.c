@@ -214,12 +214,13 @@ static unsigned long close_node(struct knuma_node *node)
 static unsigned long migrate_batch(struct knuma_node *node)
 {
 	unsigned long limit = READ_ONCE(knuma_knobs.pages_to_migrate);
-	unsigned long period = max(1UL, msecs_to_jiffies(READ_ONCE(knuma_knobs.migrate_sleep_millisecs)));
-	unsigned long pages = READ_ONCE(knuma_knobs.batch_pages);
+	unsigned int ms = READ_ONCE(knuma_knobs.migrate_sleep_millisecs), moved;
+	unsigned long period = max(1UL, msecs_to_jiffies(ms));
 	struct knuma_batch batch;
-	unsigned int moved;
+	unsigned long pages;
 
-	pages = min_t(unsigned long, pages, knuma_bucket_fill(&node->bucket, jiffies, limit, period));
+	pages = min_t(unsigned long, READ_ONCE(knuma_knobs.batch_pages),
+		      knuma_bucket_fill(&node->bucket, jiffies, limit, period));
 	if (!pages)
 		return knuma_bucket_wait(&node->bucket, limit, period);
 	if (!migrate_has_room(node->nid, pages))
@@ -307,13 +308,15 @@ static int knuma_migrated(void *arg)
 		wait_event_freezable(node->wait, has_work(node));
 		make_rings(node);
 		migrated = node->migrated;
-		wait_event_freezable_timeout(node->wait, has_enough(node),
-			msecs_to_jiffies(READ_ONCE(knuma_knobs.wake_millisecs)));
+		pause = msecs_to_jiffies(READ_ONCE(knuma_knobs.wake_millisecs));
+		wait_event_freezable_timeout(node->wait, has_enough(node), pause);
 		while (!kthread_should_stop() && waiting(node)) {
 			make_rings(node);
 			pause = migrate_batch(node);
 			if (pause)
-				wait_event_freezable_timeout(node->wait, kthread_should_stop(), pause);
+				wait_event_freezable_timeout(node->wait,
+							     kthread_should_stop(),
+							     pause);
 			cond_resched();
 			try_to_freeze();
 		}

@@ -131,6 +131,8 @@ static inline u32 knuma_entry_age(const struct knuma_entry *entry,
  *
  * The first ones that wait start its clock, and those that make it enough end
  * it. It sleeps only if it has seen nothing wait: whoever ends that wakes it.
+ *
+ * Return: true if it is to be woken.
  */
 static inline bool knuma_must_wake(unsigned long waiting, unsigned long added,
 				   unsigned long enough)
@@ -182,6 +184,8 @@ enum knuma_part {
  * @part:	hash of an address space and a part of it, all bits of it good
  * @now:	time, in jiffies
  * @moment:	in jiffies
+ *
+ * Return: whether it was, and whether all of it was.
  */
 static inline enum knuma_part
 knuma_recent_part(const struct knuma_recent *recent, u64 part,

@@ -95,12 +95,14 @@ static void scan_due(bool ends)
 
 static int scand(void *arg)
 {
+	unsigned long pause;
+
 	set_freezable();
 	while (!kthread_should_stop()) {
 		wait_event_freezable(scand_wait, kthread_should_stop() || !llist_empty(&due));
 		scan_due(false);
-		wait_event_freezable_timeout(scand_wait, kthread_should_stop(),
-			msecs_to_jiffies(READ_ONCE(knuma_knobs.scan_sleep_millisecs)));
+		pause = msecs_to_jiffies(READ_ONCE(knuma_knobs.scan_sleep_millisecs));
+		wait_event_freezable_timeout(scand_wait, kthread_should_stop(), pause);
 	}
 
 	return 0;

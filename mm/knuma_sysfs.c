@@ -79,18 +79,18 @@ static ssize_t knob_store(struct kobject *kobj, struct kobj_attribute *attr,
 	return count;
 }
 
-#define KNUMA_ATTR(_name, _min, _max, ...)				\
+#define KNUMA_ATTR(_name, _knob, _min, _max, ...)			\
 	static struct knuma_attr _name##_attr = {			\
 		.attr = __ATTR(_name, 0644, knob_show, knob_store),	\
-		.knob = &knuma_knobs._name,				\
+		.knob = &knuma_knobs._knob,				\
 		.min = _min,						\
 		.max = _max,						\
 		__VA_ARGS__						\
 	}
 
-KNUMA_ATTR(debug, 0, 1);
-KNUMA_ATTR(faultaround_pages, 0, 512, .power_of_2 = true);
-KNUMA_ATTR(working_set, 0, 1);
+KNUMA_ATTR(debug, debug, 0, 1);
+KNUMA_ATTR(faultaround_pages, faultaround_pages, 0, 512, .power_of_2 = true);
+KNUMA_ATTR(working_set, working_set, 0, 1);
 
 static struct attribute *autonuma_attrs[] = {
 	&enabled_attr.attr,
@@ -104,12 +104,12 @@ static const struct attribute_group autonuma_group = {
 	.attrs = autonuma_attrs,
 };
 
-KNUMA_ATTR(wake_pages, 1, 1 << 20);
-KNUMA_ATTR(wake_millisecs, 0, 1000);
-KNUMA_ATTR(batch_pages, 1, 512);
-KNUMA_ATTR(pages_to_migrate, 1, 1 << 24);
-KNUMA_ATTR(migrate_sleep_millisecs, 1, 10000);
-KNUMA_ATTR(defer_order, 0, MAX_PAGE_ORDER);
+KNUMA_ATTR(wake_pages, wake_pages, 1, 1 << 20);
+KNUMA_ATTR(wake_millisecs, wake_millisecs, 0, 1000);
+KNUMA_ATTR(batch_pages, batch_pages, 1, 512);
+KNUMA_ATTR(pages_to_migrate, pages_to_migrate, 1, 1 << 24);
+KNUMA_ATTR(migrate_sleep_millisecs, migrate_sleep_millisecs, 1, 10000);
+KNUMA_ATTR(defer_order, defer_order, 0, MAX_PAGE_ORDER);
 
 /* The sum of a count of all nodes; at @offset in their struct knuma_node. */
 static unsigned long sum_of_nodes(size_t offset)
@@ -198,9 +198,9 @@ static struct kobj_attribute scan_enabled_attr =
 static struct kobj_attribute pages_scanned_attr = __ATTR_RO(pages_scanned);
 static struct kobj_attribute full_scans_attr = __ATTR_RO(full_scans);
 
-KNUMA_ATTR(scan_sleep_millisecs, 0, 60000);
-KNUMA_ATTR(scan_sleep_pass_millisecs, 0, 600000);
-KNUMA_ATTR(pages_to_scan, 1, 1 << 24);
+KNUMA_ATTR(scan_sleep_millisecs, scan_sleep_millisecs, 0, 60000);
+KNUMA_ATTR(scan_sleep_pass_millisecs, scan_sleep_pass_millisecs, 0, 600000);
+KNUMA_ATTR(pages_to_scan, pages_to_scan, 1, 1 << 24);
 
 static struct attribute *knuma_scand_attrs[] = {
 	&scan_enabled_attr.attr,
@@ -217,7 +217,7 @@ static const struct attribute_group knuma_scand_group = {
 	.attrs = knuma_scand_attrs,
 };
 
-KNUMA_ATTR(load_balance_strict, 0, 1);
+KNUMA_ATTR(load_balance_strict, load_balance_strict, 0, 1);
 
 static struct attribute *scheduler_attrs[] = {
 	&load_balance_strict_attr.attr.attr,

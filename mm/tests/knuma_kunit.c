@@ -226,6 +226,7 @@ static struct kunit_suite knuma_suite = {
 	.name = "knuma",
 	.test_cases = knuma_cases,
 };
+
 kunit_test_suite(knuma_suite);
 
 MODULE_DESCRIPTION("KUnit tests for NUMA migration outside of page faults");

@@ -8,26 +8,14 @@
 #include <linux/mm.h>
 #include <linux/tracepoint.h>
 
-#define KNUMA_FATES_SHOWN				\
-	EM(KNUMA_TAKEN, "taken")			\
-	EM(KNUMA_OLD, "old")				\
-	EM(KNUMA_POLICY, "policy")			\
-	EM(KNUMA_GONE, "gone")				\
-	EM(KNUMA_MOVED, "moved")			\
-	EM(KNUMA_SHARED, "shared")			\
-	EM(KNUMA_PINNED, "pinned")			\
-	EM(KNUMA_DIRTY, "dirty")			\
-	EMe(KNUMA_BUSY, "busy")
-
-#undef EM
-#undef EMe
-#define EM(a, b)	TRACE_DEFINE_ENUM(a);
-#define EMe(a, b)	TRACE_DEFINE_ENUM(a);
-KNUMA_FATES_SHOWN
-#undef EM
-#undef EMe
-#define EM(a, b)	{ a, b },
-#define EMe(a, b)	{ a, b }
+TRACE_DEFINE_ENUM(KNUMA_OLD);
+TRACE_DEFINE_ENUM(KNUMA_POLICY);
+TRACE_DEFINE_ENUM(KNUMA_GONE);
+TRACE_DEFINE_ENUM(KNUMA_MOVED);
+TRACE_DEFINE_ENUM(KNUMA_SHARED);
+TRACE_DEFINE_ENUM(KNUMA_PINNED);
+TRACE_DEFINE_ENUM(KNUMA_DIRTY);
+TRACE_DEFINE_ENUM(KNUMA_BUSY);
 
 TRACE_EVENT(knuma_queue,
 
@@ -80,7 +68,15 @@ TRACE_EVENT(knuma_drop,
 
 	TP_printk("pfn=%#lx src=%d dst=%d why=%s waited_ms=%u",
 		  __entry->pfn, __entry->src, __entry->dst,
-		  __print_symbolic(__entry->fate, KNUMA_FATES_SHOWN),
+		  __print_symbolic(__entry->fate,
+				   { KNUMA_OLD,		"old" },
+				   { KNUMA_POLICY,	"policy" },
+				   { KNUMA_GONE,	"gone" },
+				   { KNUMA_MOVED,	"moved" },
+				   { KNUMA_SHARED,	"shared" },
+				   { KNUMA_PINNED,	"pinned" },
+				   { KNUMA_DIRTY,	"dirty" },
+				   { KNUMA_BUSY,	"busy" }),
 		  __entry->ms)
 );
 
