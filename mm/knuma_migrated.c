@@ -31,11 +31,13 @@
  * struct knuma_batch - What is about to move.
  * @folios:	isolated
  * @pages:	of them
+ * @most:	of them, but that the last folio may be larger
  * @looks:	entries that may still be looked at
  */
 struct knuma_batch {
 	struct list_head folios;
 	unsigned long pages;
+	unsigned long most;
 	unsigned long looks;
 };
 
@@ -128,7 +130,7 @@ static void take_entry(struct knuma_node *node, int src,
 static void take_quantum(struct knuma_node *node, int src,
 			 struct knuma_ring *ring, struct knuma_batch *batch)
 {
-	unsigned long most = batch->pages + KNUMA_QUANTUM;
+	unsigned long most = min(batch->pages + KNUMA_QUANTUM, batch->most);
 	struct knuma_entry entry;
 	unsigned int nr;
 
@@ -179,6 +181,7 @@ static void collect(struct knuma_node *node, struct knuma_batch *batch,
 	int src;
 
 	batch->pages = 0;
+	batch->most = pages;
 	batch->looks = LOOKS_A_PAGE * pages;
 	INIT_LIST_HEAD(&batch->folios);
 	waiting_from(node, &sources);
@@ -221,8 +224,9 @@ static unsigned long migrate_batch(struct knuma_node *node)
 
 	pages = min_t(unsigned long, READ_ONCE(knuma_knobs.batch_pages),
 		      knuma_bucket_fill(&node->bucket, jiffies, limit, period));
+	/* Not for long without a look at the knobs. */
 	if (!pages)
-		return knuma_bucket_wait(&node->bucket, limit, period);
+		return min(knuma_bucket_wait(&node->bucket, limit, period), HZ);
 	if (!migrate_has_room(node->nid, pages))
 		return close_node(node);
 	WRITE_ONCE(node->closed, false);

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What tests of NUMA balancing outside of page faults share: nodes, knobs, and
+ * processes that use memory on the wrong node.
+ *
+ * For programs that have included kselftest_harness.h before.
+ */
+#ifndef KNUMA_UTIL_H
+#define KNUMA_UTIL_H
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mempolicy.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "vm_util.h"
+
+#define KNUMA		"/sys/kernel/mm/autonuma/"
+#define MIGRATED	KNUMA "knuma_migrated/"
+#define SCAND		KNUMA "knuma_scand/"
+#define DEBUG		"/sys/kernel/debug/knuma/"
+#define SCAN		"/sys/kernel/debug/sched/numa_balancing/"
+#define BALANCING	"/proc/sys/kernel/numa_balancing"
+#define THP		"/sys/kernel/mm/transparent_hugepage/"
+#define THP_SPLIT	"/sys/kernel/debug/split_huge_pages"
+#define GUP_TEST	"/sys/kernel/debug/gup_test"
+#define TRACE		"/sys/kernel/tracing/instances/knuma_test/"
+#define CGROUP		"/sys/fs/cgroup/"
+#define NODES		"/sys/devices/system/node/"
+#define CPUS		"/sys/devices/system/cpu/"
+#define BLOCKS		"/sys/devices/system/memory/"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
+#define KB		1024UL
+#define MB		(1024 * KB)
+#define HUGE		(2 * MB)
+#define PATIENCE	300	/* seconds, for debug kernels in emulators */
+#define WAIT		(getenv("W") ? atoi(getenv("W")) : 60)	/* for what takes a second or so */
+
+#define wait_for(condition) ({						\
+	time_t end = time(NULL) + WAIT;					\
+	bool good;							\
+									\
+	while (!(good = (condition)) && time(NULL) < end)		\
+		usleep(5000);						\
+	good;								\
+})
+
+/* A node that has memory, and one of its CPUs. */
+struct place {
+	int node;
+	int cpu;
+};
+
+static struct place places[8];
+static int nr_places;
+
+/* Where the test runs and memory is at first; and where it is used. */
+static struct place *here, *there;
+
+/* Returns 0 or the errno of the write. */
+static inline int write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY), err = 0;
+
+	if (fd < 0)
+		return errno;
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		err = errno ?: EIO;
+	close(fd);
+
+	return err;
+}
+
+static inline int write_long(const char *path, long val)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%ld", val);
+	return write_text(path, text);
+}
+
+/* One line; of those files that show all choices, the one that was made. */
+static inline bool read_text(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY);
+	ssize_t len = fd < 0 ? -1 : read(fd, buf, size - 1);
+	char *chosen;
+
+	if (fd >= 0)
+		close(fd);
+	buf[len < 0 ? 0 : len] = 0;
+	buf[strcspn(buf, "\n")] = 0;
+	chosen = strchr(buf, '[');
+	if (chosen) {
+		chosen[strcspn(chosen, "]")] = 0;
+		memmove(buf, chosen + 1, strlen(chosen));
+	}
+
+	return len > 0;
+}
+
+static inline long read_long(const char *path)
+{
+	char buf[64];
+
+	return read_text(path, buf, sizeof(buf)) ? atol(buf) : -1;
+}
+
+/* The number of a "name number" line, or -1. */
+static inline long read_value(const char *path, const char *name)
+{
+	long val, result = -1;
+	FILE *f = fopen(path, "r");
+	char line[128];
+
+	while (f && fscanf(f, "%127s %ld", line, &val) == 2)
+		if (!strcmp(line, name))
+			result = val;
+	if (f)
+		fclose(f);
+
+	return result;
+}
+
+static inline long vm_event(const char *name)
+{
+	return read_value("/proc/vmstat", name);
+}
+
+/* What has become of so many entries of queues. */
+static inline long fate(const char *name)
+{
+	return read_value(DEBUG "fates", name);
+}
+
+/* Pages that daemons have moved, ever. */
+static inline long migrated(void)
+{
+	return read_long(MIGRATED "pages_migrated");
+}
+
+/* Pages that wait. */
+static inline long queued(const struct place *from, const struct place *to)
+{
+	FILE *f = fopen(DEBUG "queued", "r");
+	int column = 0, i;
+	long pages = -1;
+	char *word, *next, line[1024];
+
+	/* "to\from 0 1", then for each node "1 123 0" */
+	while (f && fgets(line, sizeof(line), f)) {
+		word = strtok_r(line, " \n", &next);
+		if (column && atoi(word) != to->node)
+			continue;
+		for (i = 1; (word = strtok_r(NULL, " \n", &next)); i++) {
+			if (!column && atoi(word) == from->node)
+				break;
+			if (column == i)
+				pages = atol(word);
+		}
+		column = column ?: i;
+	}
+	if (f)
+		fclose(f);
+
+	return pages;
+}
+
+static inline int run_on(const struct place *place)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(place->cpu, &set);
+	return sched_setaffinity(0, sizeof(set), &set);
+}
+
+static inline void find_places(void)
+{
+	char path[64], text[256];
+
+	nr_places = 0;
+	for (int node = 0; node < 1024 && nr_places < (int)ARRAY_SIZE(places); node++) {
+		snprintf(path, sizeof(path), NODES "node%d/cpulist", node);
+		if (!read_text(path, text, sizeof(text)) || !isdigit(*text))
+			continue;
+		places[nr_places].node = node;
+		places[nr_places].cpu = atoi(text);
+		/* Memory-less nodes have no such lines. */
+		snprintf(path, sizeof(path), NODES "node%d/meminfo", node);
+		if (read_text(path, text, sizeof(text)) && !strstr(text, " 0 kB"))
+			nr_places++;
+	}
+	here = &places[0];
+	there = &places[nr_places ? nr_places - 1 : 0];
+}
+
+static inline int bind_to(void *p, size_t size, const struct place *place, int flags)
+{
+	unsigned long mask[16] = {};
+
+	mask[place->node / 64] = 1UL << place->node % 64;
+	return syscall(SYS_mbind, p, size, MPOL_BIND, mask, 8 * sizeof(mask), flags);
+}
+
+static inline int unbind(void *p, size_t size)
+{
+	return syscall(SYS_mbind, p, size, MPOL_DEFAULT, NULL, 0, 0);
+}
+
+/* Pages of the range that are there now; of a process, 0 for this one. */
+static inline long pages_at(const struct place *place, pid_t pid, char *p, size_t size)
+{
+	void *pages[512];
+	int status[512];
+	long found = 0;
+	size_t i = 0;
+
+	while (size) {
+		for (i = 0; i < ARRAY_SIZE(pages) && size; i++) {
+			pages[i] = p;
+			p += psize();
+			size -= psize();
+		}
+		if (syscall(SYS_move_pages, pid, i, pages, NULL, status, 0))
+			return -1;
+		while (i)
+			found += status[--i] == place->node;
+	}
+
+	return found;
+}
+
+static inline unsigned long stamp_of(unsigned long key, size_t at)
+{
+	return key << 40 | at;
+}
+
+static inline void stamp(char *p, size_t size, unsigned long key)
+{
+	for (size_t at = 0; at < size; at += sizeof(key))
+		*(unsigned long *)(p + at) = stamp_of(key, at);
+}
+
+/* Pages of a part of a stamped range that have anything else in them. */
+static inline long broken_part(const char *p, size_t from, size_t len, unsigned long key)
+{
+	long pages = 0;
+	size_t at, to;
+
+	for (; len; from += psize(), len -= psize()) {
+		to = from + psize();
+		for (at = from; at < to; at += sizeof(key))
+			if (*(const volatile unsigned long *)(p + at) != stamp_of(key, at))
+				break;
+		pages += at < to;
+	}
+
+	return pages;
+}
+
+static inline long broken(const char *p, size_t size, unsigned long key)
+{
+	return broken_part(p, 0, size, key);
+}
+
+static inline char *map_aligned(size_t size)
+{
+	char *p = mmap(NULL, size + HUGE, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p + (-(uintptr_t)p % HUGE);
+}
+
+/* Memory of folios of that size, wherever it will be; NULL if there is none. */
+static inline char *map_over(char *p, size_t size, bool large, int fd)
+{
+	p = mmap(p, size, PROT_READ | PROT_WRITE, MAP_FIXED |
+		 (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED), fd, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	madvise(p, size, large ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	return p;
+}
+
+/* Which folios MADV_HUGEPAGE gets from now on. False if there are none. */
+static inline bool have_folios(size_t folio)
+{
+	int err = 0;
+
+	if (folio)
+		err = write_text(folio == HUGE ? THP "hugepages-2048kB/enabled" :
+				 THP "hugepages-64kB/enabled", "madvise");
+	return !err && (!folio || !access(THP, F_OK));
+}
+
+/* What the tests change, and how they begin. */
+static const struct setting {
+	const char *path;
+	const char *value;
+} settings[] = {
+	{ BALANCING, "1" },
+	{ SCAN "scan_delay_ms", "50" },
+	{ SCAN "scan_period_min_ms", "100" },
+	{ SCAN "scan_period_max_ms", "200" },
+	{ THP "enabled", "madvise" },
+	{ THP "hugepages-2048kB/enabled", "never" },
+	{ THP "hugepages-64kB/enabled", "never" },
+	{ KNUMA "debug", "0" },
+	{ KNUMA "faultaround_pages", "0" },
+	{ KNUMA "working_set", "0" },
+	{ KNUMA "scheduler/load_balance_strict", "0" },
+	{ MIGRATED "wake_pages", "512" },
+	{ MIGRATED "wake_millisecs", "20" },
+	{ MIGRATED "batch_pages", "64" },
+	{ MIGRATED "pages_to_migrate", "32768" },
+	{ MIGRATED "migrate_sleep_millisecs", "100" },
+	{ MIGRATED "defer_order", "0" },
+	{ SCAND "scan_sleep_millisecs", "20" },
+	{ SCAND "scan_sleep_pass_millisecs", "0" },
+	{ SCAND "pages_to_scan", "65536" },
+	{ SCAND "enabled", "0" },
+	{ KNUMA "enabled", "1" },
+};
+
+struct setup {
+	char old[ARRAY_SIZE(settings)][32];
+};
+
+/* Returns what is missing, or NULL. */
+static inline const char *begin(struct setup *setup)
+{
+	if (geteuid())
+		return "not root";
+	if (access(KNUMA, F_OK))
+		return "no " KNUMA ": CONFIG_KNUMA";
+	if (access(DEBUG, F_OK) || access(SCAN, F_OK))
+		return "no debugfs";
+	find_places();
+	if (nr_places < 2)
+		return "needs two nodes with CPUs and memory";
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		read_text(settings[i].path, setup->old[i], sizeof(setup->old[i]));
+	/* What waits, and for how long, is forgotten. */
+	write_text(KNUMA "enabled", "0");
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		write_text(settings[i].path, settings[i].value);
+
+	return run_on(here) ? "cannot stay on a CPU" : NULL;
+}
+
+static inline void group_path(char *buf, size_t size, int group, const char *file)
+{
+	snprintf(buf, size, CGROUP "knuma_test_%d/%s", group, file);
+}
+
+static inline void restore(struct setup *setup)
+{
+	char path[64];
+
+	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) {
+		snprintf(path, sizeof(path), CPUS "cpu%ld/online", cpu);
+		write_text(path, "1");
+	}
+	write_text(KNUMA "enabled", "0");
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		if (*setup->old[i])
+			write_text(settings[i].path, setup->old[i]);
+	rmdir(TRACE);
+	/* Those who are in it may just be about to die. */
+	for (int group = 1; group <= 2; group++) {
+		group_path(path, sizeof(path), group, "");
+		for (int i = 0; i < 1000 && rmdir(path) && errno == EBUSY; i++)
+			usleep(1000);
+	}
+}
+
+static inline int group_write(int group, const char *file, const char *text)
+{
+	char path[64];
+
+	group_path(path, sizeof(path), group, file);
+	return write_text(path, text);
+}
+
+static inline long group_read(int group, const char *file, const char *name)
+{
+	char path[64];
+
+	group_path(path, sizeof(path), group, file);
+	return read_value(path, name);
+}
+
+/* A group that may have memory of the first so many places, 0 for no limit. */
+static inline bool group_create(int group, int nr)
+{
+	char path[64], mems[64] = "";
+
+	write_text(CGROUP "cgroup.subtree_control", "+memory");
+	write_text(CGROUP "cgroup.subtree_control", "+cpuset");
+	group_path(path, sizeof(path), group, "");
+	if (mkdir(path, 0755) && errno != EEXIST)
+		return false;
+	if (!nr)
+		return group_read(group, "memory.stat", "anon") >= 0;
+	for (int i = 0; i < nr; i++)
+		snprintf(mems + strlen(mems), sizeof(mems) - strlen(mems), "%d,",
+			 places[i].node);
+	return !group_write(group, "cpuset.mems", mems);
+}
+
+/**
+ * struct user - A process that uses memory, and what it is told; shared.
+ * @size:	of its memory
+ * @folio:	what it consists of; 0 for small ones
+ * @fd:		what it maps, or 0 for memory of its own
+ * @group:	where it runs, or 0
+ * @from:	where the memory is at first
+ * @to:		where it runs then
+ * @started:	the process that was started
+ * @pid:	who has the memory now: it, or a child that it was left to
+ * @left:	it was
+ * @p:		its memory
+ * @asked:	it is to call that between two rounds
+ * @answer:	what that returned
+ * @rounds:	how often it has touched all of it
+ * @pfns:	for what is called
+ */
+struct user {
+	size_t size;
+	size_t folio;
+	int fd;
+	int group;
+	const struct place *from;
+	const struct place *_Atomic to;
+	pid_t pid, started;
+	atomic_bool left;
+	char *p;
+	long (*_Atomic asked)(struct user *user);
+	atomic_long answer;
+	atomic_ulong rounds;
+	atomic_bool stop;
+	unsigned long pfns[256];
+};
+
+/* Exits with 0, with 1 if a stamp is wrong, with 2 if it could not begin. */
+static inline void use(struct user *u)
+{
+	const int fd = u->fd ?: -1;
+	long bad = 0;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (u->group && group_write(u->group, "cgroup.procs", "0"))
+		_exit(2);
+	u->p = map_aligned(u->size);
+	if (!u->p || !map_over(u->p, u->size, u->folio, fd) ||
+	    bind_to(u->p, u->size, u->from, 0))
+		_exit(2);
+	stamp(u->p, u->size, 1);
+	if (unbind(u->p, u->size))
+		_exit(2);
+	while (!u->stop && !bad) {
+		/* The CPU may have been offline. */
+		run_on(u->to);
+		for (size_t at = 0; at < u->size; at += psize())
+			bad += FORCE_READ(*(unsigned long *)(u->p + at)) != stamp_of(1, at);
+		if (u->asked) {
+			u->answer = u->asked(u);
+			u->asked = NULL;
+		}
+		u->rounds++;
+	}
+	_exit(bad || broken(u->p, u->size, 1) ? 1 : 0);
+}
+
+/* NULL if it could not begin. */
+static inline struct user *start(struct user what)
+{
+	struct user *u = mmap(NULL, sizeof(*u), PROT_READ | PROT_WRITE,
+			      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t pid;
+
+	if (u == MAP_FAILED)
+		return NULL;
+	*u = what;
+	u->size = u->size ?: 32 * MB;
+	u->from = u->from ?: here;
+	if (!u->to)
+		u->to = there;
+	pid = fork();
+	if (!pid)
+		use(u);
+	u->pid = u->started = pid;
+
+	return wait_for(u->rounds) ? u : NULL;
+}
+
+/* Returns its status; 0 if all stamps are there. */
+static inline int finish(struct user *u)
+{
+	int status = -1;
+
+	u->stop = true;
+	waitpid(u->started, &status, 0);
+	munmap(u, sizeof(*u));
+
+	return status;
+}
+
+static inline long ask(struct user *u, long (*what)(struct user *u))
+{
+	u->asked = what;
+	return wait_for(!u->asked) ? u->answer : -1;
+}
+
+static inline long pages_of(const struct user *u)
+{
+	return u->size / psize();
+}
+
+static inline long pages_there(struct user *u)
+{
+	return pages_at(u->to, u->pid, u->p, u->size);
+}
+
+/* Some may be in a batch of a CPU for long, where nobody can migrate them. */
+static inline long most(long pages)
+{
+	return pages - pages / 16;
+}
+
+static inline bool converges(struct user *u)
+{
+	bool good = wait_for(pages_there(u) >= most(pages_of(u)));
+
+	if (!good)
+		printf("# %ld of %ld pages came to node %d\n", pages_there(u),
+		       pages_of(u), u->to->node);
+	return good;
+}
+
+/* Until so many of its pages wait to go there, which takes a scan. */
+static inline bool has_queued(struct user *u, long pages)
+{
+	return wait_for(queued(u->from, u->to) >= pages);
+}
+
+/* The daemons wait for a while, so that something can happen to what waits. */
+static inline void hold_queues(void)
+{
+	write_text(MIGRATED "wake_pages", "1048576");
+	write_text(MIGRATED "wake_millisecs", "400");
+	write_text(KNUMA "faultaround_pages", "128");
+}
+
+#endif
