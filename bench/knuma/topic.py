@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0
+"""knuma: how long a task stands still for pages that move to its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from common import SPREAD_BOOTS, Figure, Job, Plot, Spec, Values, number, table
+
+WAIT = "how long a task stands still for its pages that move to its node"
+FILES = ["guest.sh"]
+PROGRAMS = ["numa.c"]
+HERE = Path(__file__).parent
+LINK = {"numa.c": ["-static", str(HERE / "tools.c"), str(HERE / "loads.c")]}
+
+# What the patched kernel can do, each with what is before it but THP-only. On
+# stock, and with enabled=0, all are one.
+MODES = {"queue": "queue-all", "thp": "THP-only", "around": "with fault-around", "scand": "with knuma_scand"}
+SHOWN = "around"		# the mode of all rows that do not name one
+
+MIB = 256
+LOADS = {"numa01": "numa01", "numa01_local": "numa01, thread-local", "numa02": "numa02", "numa02_smt": "numa02_SMT"}
+BINDS = {"hard": "bound", "inverse": "bound to the wrong nodes"}
+WINDOWS = (0, 8, 16, 32, 64, 128, 256, 512)
+TIMES = (50, 90, 95, 99)
+
+Get = Callable[[str], float]
+
+
+def body(*lines: str) -> str:
+    return "\n".join([". /payload/guest.sh", f"knobs {SHOWN}", *lines])
+
+
+def cost(name: str, *lines: str, nodes: int = 2) -> Job:
+    """One CPU: node 1 has memory alone, and one clock counts all that is done."""
+    return Job(name, body(*lines), nodes=nodes, mem="2G", limit=900)
+
+
+def parallel(name: str, *lines: str, boots: int = SPREAD_BOOTS) -> Job:
+    return Job(name, body(*lines), mode="parallel", cpus=2, nodes=2, mem="2G", boots=boots)
+
+
+def jobs(demo: bool) -> list[Job]:
+    if demo:
+        return [cost("cost", "soon", f"as {SHOWN} cost 64"),
+                parallel("converge", f"as {SHOWN} converge {MIB}", boots=1)]
+    return [
+        cost("cost", "soon", "in_modes cost 64"),
+        cost("steady", "soon", "in_modes steady"),
+        cost("without", "balancing_off", "as off numa steady 4k 64 near 20", "as off others"),
+        cost("one-node", "as one numa steady 4k 64 near 20", "as one others", nodes=1),
+        parallel("converge", f"in_modes converge {MIB}", "in_modes busy 64"),
+        parallel("loads", "loads 128", *(f"loads 128 {bind}" for bind in BINDS), "numa lookup 64 50 6"),
+        # Paced by the kernel's own timers, and twice in each boot.
+        parallel("flip", "numa flip 64 15 2", boots=3),
+    ]
+
+
+def value(key: str, factor: float = 1) -> Callable[[Get], float]:
+    return lambda get: get(key) * factor
+
+
+def in_modes(demo: bool, key: str, name: str, unit: str, mode: str, factor: float = 1) -> list[Spec]:
+    """A row for the mode that is shown, then one for each other."""
+    rows = [Spec(name, unit, mode, value(f"{key}_{SHOWN}", factor))]
+    if not demo:
+        rows += [Spec(f"  {text}", unit, mode, value(f"{key}_{m}", factor)) for m, text in MODES.items() if m != SHOWN]
+    return rows
+
+
+def specs(demo: bool) -> list[Spec]:
+    kinds = {"4k": "4 KiB pages", "thp": "huge pages"}
+    result = []
+    # Of huge pages there are so few that only the longest touches are theirs.
+    ranks = {"4k": (("p999", "99.9 %"),), "thp": ()} if demo else dict.fromkeys(
+        kinds, (("p999", "99.9 %"), ("p9999", "99.99 %")))
+    for kind, what in kinds.items():
+        for key, rank in (*ranks[kind], ("max", "all")):
+            result += in_modes(demo, f"{key}_{kind}", f"random touch while {MIB} MiB of {what} move: {rank} take less than",
+                               "us", "parallel")
+        # With one CPU these are instructions, a kernel thread's that came between too.
+        for key, rank in (*(ranks[kind] if kind == "4k" else ()), ("max", "all")):
+            result += in_modes(demo, f"{key}_{kind}_alone", f"random touch while 64 MiB of {what} move, one CPU: {rank} take "
+                               "less than", "instructions", "cost", 1000)
+        result += in_modes(demo, f"over_1ms_{kind}", f"touches that took over 1 ms, {what}", "touches", "parallel")
+        result += in_modes(demo, f"stalled_{kind}", f"time in touches that took over 10 us, {what}", "%", "parallel")
+    for kind, what in kinds.items():
+        for share in TIMES[-1:] if demo and kind == "thp" else TIMES:
+            result += in_modes(demo, f"t{share}_{kind}", f"{MIB} MiB of {what}: {share} % local after", "seconds", "parallel")
+    result += in_modes(demo, "faults_4k", "hinting faults a page that moved, 4 KiB pages", "faults", "parallel")
+    result += in_modes(demo, "faults_4k_cost", "hinting faults a page that moved, 4 KiB pages, one CPU", "faults", "cost")
+    for kind, what in kinds.items():
+        result += in_modes(demo, f"all_{kind}_cost", f"balancing, a 4 KiB that moved, task and kernel threads: {what}",
+                           "instructions", "cost")
+        result += in_modes(demo, f"task_{kind}_cost", f"  of it the task's, {what}", "instructions", "cost")
+    if demo:
+        return result
+    result += in_modes(demo, "remote_faults_4k", "hinting faults on pages that are not local, a page that moved", "faults",
+                       "parallel")
+    for kind, what in kinds.items():
+        result += in_modes(demo, f"flushes_{kind}_busy", f"TLB flush interrupts, a 4 KiB that moved, two threads: {what}",
+                           "interrupts", "parallel")
+    result += in_modes(demo, "steady_far", "touch, memory that has moved", "instructions", "cost")
+    result += in_modes(demo, "steady_faults_far", "  hinting faults in a million touches", "faults", "cost")
+    small = {"small_fork": "fork, exit and wait of a small process", "small_maps": "mmap, touch and munmap of 256 KiB"}
+    for key, what in small.items():
+        result += in_modes(demo, key, what, "instructions", "cost")
+    for suffix, when in (("off", "balancing off"), ("one", "one node")):
+        result += [Spec(f"touch, {when}", "instructions", "cost", value(f"steady_near_{suffix}"))]
+        result += [Spec(f"{what}, {when}", "instructions", "cost", value(f"{key}_{suffix}")) for key, what in small.items()]
+    for load, what in LOADS.items():
+        result += [Spec(f"{what}: times that a thread has been through its memory", "a second", "parallel",
+                        value(f"passes_{load}"), better="higher")]
+        result += [Spec(f"  {text}", "a second", "parallel", value(f"passes_{load}_{bind}"), better="higher")
+                   for bind, text in BINDS.items()]
+        result += [Spec("  90 % local after", "seconds", "parallel", value(f"t90_{load}")),
+                   Spec("  local in the end", "%", "parallel", value(f"share_{load}"), better="higher"),
+                   Spec("  hinting faults", "faults", "parallel", value(f"hinted_{load}"))]
+    result += [
+        Spec("flip to the other node each 15 s: 50 % local after", "seconds", "parallel", value("t50_flip")),
+        Spec("  90 % local after", "seconds", "parallel", value("t90_flip")),
+        Spec("  local at the next flip", "%", "parallel", value("share_flip"), better="higher"),
+        Spec("  hinting faults a page that moved", "faults", "parallel", value("faults_flip")),
+    ]
+    for key, rank in (("p99", "99 %"), ("p999", "99.9 %"), ("p9999", "99.99 %"), ("max", "all")):
+        result += [Spec(f"lookup by a server that has changed node: {rank} take less than", "us", "parallel",
+                        value(f"{key}_lookup"))]
+    result += [Spec("  90 % local after", "seconds", "parallel", value("t90_lookup"))]
+    return result
+
+
+def plot(figures: list[Figure]) -> Plot:
+    """How much is local, over time."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for share in TIMES:
+        for f in figures:
+            if f.name == f"{MIB} MiB of 4 KiB pages: {share} % local after":
+                for column, seconds in f.values.items():
+                    if seconds is not None:
+                        series.setdefault(column, []).append((seconds, share))
+    return Plot(f"{MIB} MiB of 4 KiB pages on the wrong node", "seconds", "% local", series, log=False)
+
+
+def sweep_jobs() -> list[Job]:
+    """How far to look around a fault."""
+    lines = ["soon"]
+    for pages in WINDOWS:
+        lines += [f"AROUND={pages} mode around || die 'no fault-around'",
+                  f"as {pages} numa cost 4k 64"]
+    return [cost("sweep", *lines)]
+
+
+def sweep_table(results: Values) -> str:
+    lines = []
+    for pages in WINDOWS:
+        keys = ("faults", "all", "task", "threads", "t99")
+        found = [results.get(f"{key}_4k_cost_{pages}") for key in keys]
+        lines.append([str(pages)] + [number(f[0] if f else None) for f in found])
+    return table(lines, ["faultaround_pages", "hinting faults a page", "instructions a page", "task", "kernel threads",
+                         "99 % local after, s"])
