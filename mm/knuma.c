@@ -11,12 +11,13 @@
  * as before. An entry is a page frame number; who takes it finds out anew
  * whether there is a folio to migrate.
  *
- * What must never happen is that a folio moves where its policy or cpuset no
- * longer lets it. Who changes them makes the change, then counts it in
- * owner_seq or mapping_seq, then waits for batches that have something of that
- * owner. A fault reads the count before it looks at the policy. So an entry
- * has an older count than now if its policy may have changed, and a batch
- * drops it; or the batch had looked before, and is waited for.
+ * What must never happen is that a folio moves where a policy or cpuset that
+ * has changed since it was queued no longer lets it. Who changes them makes the
+ * change, then counts it in owner_seq or mapping_seq, then waits for batches
+ * that have something of that owner. A fault reads the count before it looks at
+ * the policy. So an entry has an older count than now if its policy may have
+ * changed, and a batch drops it; or the batch had looked before, and is waited
+ * for. Those who fork share a count, see knuma_init_mm().
  */
 
 #include <linux/cpuhotplug.h>
@@ -30,6 +31,7 @@
 #include <linux/node.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/numa_balancing.h>
+#include <linux/sched/task.h>
 #include <linux/sizes.h>
 #include <linux/vmstat.h>
 
@@ -61,11 +63,6 @@ static DEFINE_MUTEX(knuma_lock);
 static atomic_t owner_seq[KNUMA_OWNERS];
 static atomic_t mapping_seq[KNUMA_OWNERS];
 
-static u8 owner_of(const struct mm_struct *mm)
-{
-	return hash_ptr(mm, ilog2(KNUMA_OWNERS));
-}
-
 static u32 mapping_of(const struct folio *folio)
 {
 	return hash_ptr(READ_ONCE(folio->mapping), 32);
@@ -95,10 +92,10 @@ bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
 {
 	if (entry->mapping != mapping_of(folio))
 		return false;
-	__set_bit(entry->owner, node->owners);
-	__set_bit(entry->mapping % KNUMA_OWNERS, node->mappings);
+	set_bit(entry->owner, node->owners);
+	set_bit(entry->mapping % KNUMA_OWNERS, node->mappings);
 	/* Pairs with knuma_wait(): before the counts are looked at. */
-	smp_mb();
+	smp_mb__after_atomic();
 
 	return entry->seq == current_seq(entry->owner, entry->mapping);
 }
@@ -119,27 +116,40 @@ static void knuma_wait(unsigned int slot, bool mapping)
 	}
 }
 
+static void count_change(atomic_t *seq)
+{
+	/* Pairs with __knuma_seq(): who sees the count sees the change. */
+	smp_mb__before_atomic();
+	atomic_inc(seq);
+}
+
 void __knuma_policy_changed(const struct mm_struct *mm)
 {
-	u8 owner = owner_of(mm);
+	count_change(&owner_seq[mm->knuma_owner]);
+	knuma_wait(mm->knuma_owner, false);
+}
 
-	atomic_inc(&owner_seq[owner]);
-	knuma_wait(owner, false);
+void __knuma_mems_changed(struct task_struct *task)
+{
+	/* It may be about to exit. */
+	guard(task_lock)(task);
+	if (task->mm)
+		count_change(&owner_seq[task->mm->knuma_owner]);
 }
 
 void __knuma_mapping_changed(const struct address_space *mapping)
 {
 	u32 slot = hash_ptr(mapping, 32) % KNUMA_OWNERS;
 
-	atomic_inc(&mapping_seq[slot]);
+	count_change(&mapping_seq[slot]);
 	knuma_wait(slot, true);
 }
 
 u32 __knuma_seq(const struct mm_struct *mm, const struct folio *folio)
 {
-	u32 seq = current_seq(owner_of(mm), mapping_of(folio));
+	u32 seq = current_seq(mm->knuma_owner, mapping_of(folio));
 
-	/* Before the policy is looked at: a change of it is counted after. */
+	/* Pairs with count_change(): before the policy is looked at. */
 	smp_rmb();
 
 	return seq;
@@ -162,13 +172,7 @@ unsigned long knuma_add(struct knuma_node *node, int nid,
 	struct knuma_ring *ring = rcu_dereference(node->rings[nid]);
 	bool wake;
 
-	if (unlikely(!ring)) {
-		/* The daemon makes one. Until then there is no room. */
-		if (!node_test_and_set(nid, node->need))
-			wake_up(&node->wait);
-		return 0;
-	}
-	if (READ_ONCE(node->closed))
+	if (!ring || READ_ONCE(node->closed))
 		return 0;
 
 	spin_lock(&ring->lock);
@@ -190,7 +194,7 @@ void knuma_fill(struct knuma_entry *entry, const struct mm_struct *mm,
 		.mapping = mapping_of(folio),
 		.queued = jiffies,
 		.seq = seq,
-		.owner = owner_of(mm),
+		.owner = mm->knuma_owner,
 		.order = folio_order(folio),
 	};
 }
@@ -209,6 +213,17 @@ struct knuma_node *knuma_node_that_takes(int nid)
 	return node;
 }
 
+/* If there is no queue, the daemon is to make one; until then, faults migrate. */
+static bool has_ring(struct knuma_node *node, int nid)
+{
+	if (likely(rcu_access_pointer(node->rings[nid])))
+		return true;
+	if (!node_test_and_set(nid, node->need))
+		wake_up(&node->wait);
+
+	return false;
+}
+
 bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
 		   int target_nid, int *nid, int *flags)
 {
@@ -221,14 +236,17 @@ bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
 	if (folio_order(folio) < READ_ONCE(knuma_knobs.defer_order))
 		return false;
 	node = knuma_node_that_takes(target_nid);
-	if (!node)
+	if (!node || !has_ring(node, *nid))
 		return false;
 	/* Promotion has a rate of its own, and wakes who makes room for it. */
 	if (folio_use_access_time(folio))
 		return false;
-	/* Those that migrate_misplaced_folio_prepare() refuses. */
-	if (folio_is_file_lru(folio) &&
-	    (folio_test_dirty(folio) || folio_maybe_mapped_shared(folio)))
+	/* For those who share it, the policy of one of them does not count. */
+	if (folio_maybe_mapped_shared(folio) &&
+	    (folio_test_anon(folio) || folio_is_file_lru(folio)))
+		return false;
+	/* As migrate_misplaced_folio_prepare() has it. */
+	if (folio_is_file_lru(folio) && folio_test_dirty(folio))
 		return false;
 
 	knuma_fill(&entry, vma->vm_mm, folio, seq);
@@ -281,7 +299,7 @@ static void run_daemon(int nid)
  */
 void knuma_enable(bool enable)
 {
-	int nid;
+	int nid, i;
 
 	guard(cpus_read_lock)();
 	guard(mutex)(&knuma_lock);
@@ -289,6 +307,11 @@ void knuma_enable(bool enable)
 		return;
 	if (enable) {
 		static_branch_enable_cpuslocked(&knuma_enabled);
+		/* What was changed before may not have been counted. */
+		for (i = 0; i < KNUMA_OWNERS; i++) {
+			count_change(&owner_seq[i]);
+			count_change(&mapping_seq[i]);
+		}
 		for_each_online_node(nid)
 			run_daemon(nid);
 	} else {

@@ -51,10 +51,9 @@ static enum knuma_fate may_take(struct knuma_node *node, int src,
 	if (folio_is_zone_device(folio) || !folio_mapped(folio))
 		return KNUMA_GONE;
 	/* Others that map it may be allowed less; and it is not for one task. */
-	if (folio_test_ksm(folio) || (folio_maybe_mapped_shared(folio) &&
-				      !folio_test_swapbacked(folio)))
-		return KNUMA_SHARED;
-	if (folio_test_anon(folio) && folio_maybe_mapped_shared(folio))
+	if (folio_test_ksm(folio) ||
+	    (folio_maybe_mapped_shared(folio) &&
+	     (folio_test_anon(folio) || folio_is_file_lru(folio))))
 		return KNUMA_SHARED;
 	if (folio_use_access_time(folio))
 		return KNUMA_GONE;
@@ -249,8 +248,10 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	return 0;
 }
 
+/* If there is no memory for one, the next fault asks again, and migrates. */
 static void make_rings(struct knuma_node *node)
 {
+	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
 	const size_t bytes = sizeof(struct knuma_entry) *
 		rounddown_pow_of_two(clamp(2 * KNUMA_RING_MOST / num_possible_nodes(),
 					   KNUMA_RING_LEAST, KNUMA_RING_MOST));
@@ -262,11 +263,11 @@ static void make_rings(struct knuma_node *node)
 		node_clear(src, node->need);
 		if (ring_of(node, src))
 			continue;
-		ring = kzalloc_node(sizeof(*ring), GFP_KERNEL, node->nid);
+		ring = kzalloc_node(sizeof(*ring), gfp, node->nid);
 		if (!ring)
 			continue;
 		spin_lock_init(&ring->lock);
-		buffer = kvmalloc_node(bytes, GFP_KERNEL, node->nid);
+		buffer = kvmalloc_node(bytes, gfp, node->nid);
 		if (!buffer || kfifo_init(&ring->fifo, buffer, bytes)) {
 			kvfree(buffer);
 			kfree(ring);
@@ -276,7 +277,7 @@ static void make_rings(struct knuma_node *node)
 	}
 }
 
-/* Nobody adds to them any more; but debugfs may look at them. */
+/* Nobody adds to them any more; but debugfs may look how many pages wait. */
 static void free_rings(struct knuma_node *node)
 {
 	struct knuma_ring *ring;
@@ -286,9 +287,8 @@ static void free_rings(struct knuma_node *node)
 		ring = rcu_replace_pointer(node->rings[src], NULL, true);
 		if (!ring)
 			continue;
-		synchronize_rcu();
 		kvfree(ring->fifo.kfifo.data);
-		kfree(ring);
+		kvfree_rcu_mightsleep(ring);
 	}
 }
 

@@ -24,7 +24,10 @@
 /* How many pages of a source are taken before it is the next one's turn. */
 #define KNUMA_QUANTUM		32
 
-/* Address spaces, and files, share that many counts of changes of policy. */
+/*
+ * Address spaces, and files, share that many counts of changes of policy. Of
+ * the first, none has number 0.
+ */
 #define KNUMA_OWNERS		256
 
 /**

@@ -5,7 +5,8 @@
  *                                    at random until it is local; "busy": a
  *                                    second thread runs on another CPU;
  *                                    "alone": there is none
- *   numa cost 4k|thp MIB             the same, what it costs, on one CPU
+ *   numa still 4k|thp MIB SECONDS    the same, of memory that is local
+ *   numa cost 4k|thp MIB             what it costs, on one CPU
  *   numa steady 4k|thp MIB far|near MILLIONS   what so many touches take, of
  *                                    memory that was once far, or always local
  *   numa others TIMES                fork, exit and wait of a small process;
@@ -254,6 +255,27 @@ static void converge(enum kind kind, size_t size, const char *how)
 	printf("%s: %.0f MiB huge\n", suffix, huge_mb());
 	figure("system", suffix,
 	       (t.system + kthread_cpu("knuma") - threads) / SEC);
+}
+
+/* What is left of it where nothing moves: with balancing off, the floor. */
+static void still(enum kind kind, size_t size, double time)
+{
+	struct toucher t = { .latency = new_histogram() };
+	int cpu = cpu_of(last_node());
+	char suffix[16], *mem;
+
+	snprintf(suffix, sizeof(suffix), "%s_still", kind_name(kind));
+	if (cpu >= 0)
+		run_on(cpu);
+	mem = map_on(size, kind, node_of(0));
+	start(&t, mem, size, 0);
+	for (double end = now() + time; now() < end; ) {
+		wait_a_while(false);
+		share_on(mem, size, node_of(0));
+	}
+	stop(&t);
+	latencies(t.latency, t.tick, suffix);
+	report_stalls(&t, suffix);
 }
 
 /*
@@ -540,6 +562,9 @@ int main(int argc, char *argv[])
 	if (!strcmp(what, "converge") && argc > 3)
 		converge(kind_of(argv[2]), atol(argv[3]) * MB,
 			 argc > 4 ? argv[4] : "");
+	else if (!strcmp(what, "still") && argc > 4)
+		still(kind_of(argv[2]), atol(argv[3]) * MB,
+		      atof(argv[4]) * SEC);
 	else if (!strcmp(what, "cost") && argc > 3)
 		cost(kind_of(argv[2]), atol(argv[3]) * MB);
 	else if (!strcmp(what, "steady") && argc > 5)

@@ -6,10 +6,12 @@
 #ifndef _LINUX_KNUMA_H
 #define _LINUX_KNUMA_H
 
+#include <linux/hash.h>
 #include <linux/jump_label.h>
 #include <linux/mm_types.h>
 #include <linux/sched/numa_balancing.h>
 
+struct task_struct;
 struct vm_fault;
 
 /* How long a folio may be on its way, in jiffies. */
@@ -60,6 +62,7 @@ bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
 int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 			 int target_nid);
 void __knuma_policy_changed(const struct mm_struct *mm);
+void __knuma_mems_changed(struct task_struct *task);
 void __knuma_mapping_changed(const struct address_space *mapping);
 
 /* Has a fault something to queue for; for what takes time to prepare it. */
@@ -123,8 +126,21 @@ static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 }
 
 /**
+ * knuma_init_mm() - Whose changes of policy count for an address space.
+ * @mm:		one that is new: all 0, or a copy of the one that forks
+ *
+ * What a task has queued may be its child's alone by the time that it is
+ * migrated. So a child counts with its parent; a new program begins anew.
+ */
+static inline void knuma_init_mm(struct mm_struct *mm)
+{
+	if (!mm->knuma_owner)
+		mm->knuma_owner = 1 + hash_ptr(mm, 32) % U8_MAX;
+}
+
+/**
  * knuma_policy_changed() - Forget what was decided under another policy.
- * @mm:		whose memory policy or cpuset has changed; it is not looked at
+ * @mm:		whose memory policy has changed
  *
  * When it returns, nothing that was queued before for @mm is being migrated
  * or will be.
@@ -135,6 +151,18 @@ static inline void knuma_policy_changed(const struct mm_struct *mm)
 {
 	if (knuma_is_enabled())
 		__knuma_policy_changed(mm);
+}
+
+/**
+ * knuma_mems_changed() - The same of the nodes of a task, but does not wait.
+ * @task:	it may have no memory
+ *
+ * For each thread of many: knuma_policy_changed() then waits for all.
+ */
+static inline void knuma_mems_changed(struct task_struct *task)
+{
+	if (knuma_is_enabled())
+		__knuma_mems_changed(task);
 }
 
 /**
@@ -169,7 +197,15 @@ static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 	return 0;
 }
 
+static inline void knuma_init_mm(struct mm_struct *mm)
+{
+}
+
 static inline void knuma_policy_changed(const struct mm_struct *mm)
+{
+}
+
+static inline void knuma_mems_changed(struct task_struct *task)
 {
 }
 

@@ -42,9 +42,9 @@ static inline void knuma_init_task(struct task_struct *p)
 
 /**
  * knuma_scan_later() - Have the address space of a task scanned.
- * @p:		current, in its tick
+ * @p:		what runs on the CPU that this is the tick of
  *
- * Context: Under its runqueue's lock.
+ * Context: Under the lock of the CPU's runqueue.
  * Return: true if knuma_scand will; false if @p is to do it by itself.
  */
 static inline bool knuma_scan_later(struct task_struct *p)

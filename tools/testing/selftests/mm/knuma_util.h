@@ -50,7 +50,7 @@
 #define MB		(1024 * KB)
 #define HUGE		(2 * MB)
 #define PATIENCE	300	/* seconds, for debug kernels in emulators */
-#define WAIT		(getenv("W") ? atoi(getenv("W")) : 60)	/* for what takes a second or so */
+#define WAIT		60	/* for what takes a second or so */
 
 #define wait_for(condition) ({						\
 	time_t end = time(NULL) + WAIT;					\
@@ -162,13 +162,14 @@ static inline long queued(const struct place *from, const struct place *to)
 	int column = 0, i;
 	long pages = -1;
 	char *word, *next, line[1024];
+	const char *const spaces = "\n ";
 
 	/* "to\from 0 1", then for each node "1 123 0" */
 	while (f && fgets(line, sizeof(line), f)) {
-		word = strtok_r(line, " \n", &next);
+		word = strtok_r(line, spaces, &next);
 		if (column && atoi(word) != to->node)
 			continue;
-		for (i = 1; (word = strtok_r(NULL, " \n", &next)); i++) {
+		for (i = 1; (word = strtok_r(NULL, spaces, &next)); i++) {
 			if (!column && atoi(word) == from->node)
 				break;
 			if (column == i)
@@ -267,7 +268,7 @@ static inline long broken_part(const char *p, size_t from, size_t len, unsigned 
 	for (; len; from += psize(), len -= psize()) {
 		to = from + psize();
 		for (at = from; at < to; at += sizeof(key))
-			if (*(const volatile unsigned long *)(p + at) != stamp_of(key, at))
+			if (FORCE_READ(*(const unsigned long *)(p + at)) != stamp_of(key, at))
 				break;
 		pages += at < to;
 	}
@@ -426,7 +427,8 @@ static inline bool group_create(int group, int nr)
 }
 
 /**
- * struct user - A process that uses memory, and what it is told; shared.
+ * struct user - A process that uses memory, and what it is told. Shared: what
+ * is not atomic here is read anew after each system call.
  * @size:	of its memory
  * @folio:	what it consists of; 0 for small ones
  * @fd:		what it maps, or 0 for memory of its own
@@ -448,11 +450,11 @@ struct user {
 	int fd;
 	int group;
 	const struct place *from;
-	const struct place *_Atomic to;
+	const struct place *to;
 	pid_t pid, started;
 	atomic_bool left;
 	char *p;
-	long (*_Atomic asked)(struct user *user);
+	long (*asked)(struct user *user);
 	atomic_long answer;
 	atomic_ulong rounds;
 	atomic_bool stop;
@@ -506,7 +508,8 @@ static inline struct user *start(struct user what)
 	pid = fork();
 	if (!pid)
 		use(u);
-	u->pid = u->started = pid;
+	u->pid = pid;
+	u->started = pid;
 
 	return wait_for(u->rounds) ? u : NULL;
 }
