@@ -9,6 +9,7 @@
 #include <linux/mm.h>
 #include <linux/pgtable.h>
 #include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/userfaultfd_k.h>
 
 #include "internal.h"
@@ -154,8 +155,8 @@ int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 		return 0;
 
 	find_around(vmf, bytes, &around);
-	part = hash_64((unsigned long)vmf->vma->vm_mm, 64) ^
-	       hash_64(vmf->address / bytes, 64);
+	/* Who has just ended may have had this mm and these addresses. */
+	part = hash_64(current->tgid, 64) ^ hash_64(vmf->address / bytes, 64);
 	switch (knuma_recent_part(&node->recent, part, jiffies, KNUMA_OLD_JIFFIES)) {
 	case KNUMA_PART_NEW:
 		queued = queue_all(vmf, node, nid, folio, &around, &all);

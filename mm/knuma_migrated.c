@@ -12,6 +12,7 @@
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/vmstat.h>
 
@@ -304,9 +305,12 @@ static bool has_enough(struct knuma_node *node)
 
 static int knuma_migrated(void *arg)
 {
+	static const struct sched_param param = { };
 	struct knuma_node *node = arg;
 	unsigned long pause, migrated;
 
+	/* It does not preempt the one that has just queued for it. */
+	sched_setscheduler_nocheck(current, SCHED_BATCH, &param);
 	set_freezable();
 	while (!kthread_should_stop()) {
 		wait_event_freezable(node->wait, has_work(node));

@@ -86,7 +86,15 @@ converge() {
 	numa converge thp "$1"
 }
 
-# The same, while the process runs on the other CPU, too: who flushes has to
+# What is left of that with nothing to move and nobody who looks for it.
+floor() {
+	write $NB 0
+	numa still 4k "$1" 3
+	numa still thp "$1" 3
+	write $NB 1
+}
+
+# Memory that moves while the process runs on the other CPU, too: who flushes has to
 # tell it.
 busy() {
 	numa converge 4k "$1" busy

@@ -50,7 +50,7 @@ def jobs(demo: bool) -> list[Job]:
         cost("steady", "soon", "in_modes steady"),
         cost("without", "balancing_off", "as off numa steady 4k 64 near 20", "as off others"),
         cost("one-node", "as one numa steady 4k 64 near 20", "as one others", nodes=1),
-        parallel("converge", f"in_modes converge {MIB}", "in_modes busy 64"),
+        parallel("converge", f"floor {MIB}", f"in_modes converge {MIB}", "in_modes busy 64"),
         parallel("loads", "loads 128", *(f"loads 128 {bind}" for bind in BINDS), "numa lookup 64 50 6"),
         # Paced by the kernel's own timers, and twice in each boot.
         parallel("flip", "numa flip 64 15 2", boots=3),
@@ -79,6 +79,8 @@ def specs(demo: bool) -> list[Spec]:
         for key, rank in (*ranks[kind], ("max", "all")):
             result += in_modes(demo, f"{key}_{kind}", f"random touch while {MIB} MiB of {what} move: {rank} take less than",
                                "us", "parallel")
+            if not demo:
+                result += [Spec("  nothing moves, balancing off", "us", "parallel", value(f"{key}_{kind}_still"))]
         # With one CPU these are instructions, a kernel thread's that came between too.
         for key, rank in (*(ranks[kind] if kind == "4k" else ()), ("max", "all")):
             result += in_modes(demo, f"{key}_{kind}_alone", f"random touch while 64 MiB of {what} move, one CPU: {rank} take "

@@ -27,7 +27,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -61,7 +60,7 @@
 #define TALLIES		6	/* a rate is over the last second */
 #define LAYOUT_S	5.0	/* between two readings of the mappings */
 #define MIN_LAYOUT_S	0.5	/* the same, for a process that grows */
-#define MAX_COST	0.01	/* of a CPU, for either of these */
+#define MAX_COST	0.01	/* of a CPU, for each of these */
 
 /* Instead of a node. */
 #define ABSENT		-1	/* not mapped, swapped out, or the zero page */
@@ -168,7 +167,8 @@ static struct {
 	struct glyph *want, *shown;
 	struct glyph now;		/* what the terminal is set to */
 	char line[512];
-	struct termios termios;
+	struct termios termios;		/* as it was */
+	bool termios_known;
 } screen;
 
 static struct past {
@@ -176,6 +176,7 @@ static struct past {
 } past[HISTORY_ROWS];			/* the newest last */
 static int nr_past;
 
+static double start_time;
 static double now;			/* time of this frame, from the start */
 static unsigned long frame;
 static unsigned long page_size;
@@ -185,8 +186,9 @@ static int signals;
 /* Helpers */
 
 static void leave_screen(void);
+static void end_command(void);
 
-#define die(...) (leave_screen(), errx(__VA_ARGS__))
+#define die(...) (leave_screen(), end_command(), errx(__VA_ARGS__))
 
 /* For integers too: none here is above 2^53. */
 static double min(double a, double b)
@@ -213,6 +215,17 @@ static double seconds(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+/*
+ * When to do again what began at @began: after @interval, or later where it
+ * would take too much of a CPU.
+ */
+static double next_time(double began, double interval)
+{
+	double rest = opt.demo ? 0 : (seconds() - began) / MAX_COST;
+
+	return now + max(rest, interval);
 }
 
 /* A number from 0 to below 1 that is always the same for @key. */
@@ -408,6 +421,12 @@ static void start_command(char **argv)
 	proc.ours = true;
 }
 
+static void end_command(void)
+{
+	if (proc.ours)
+		kill(proc.pid, SIGTERM);
+}
+
 /* The CPU of a task from its stat file, and whether it is running there. */
 static int cpu_of_task(const char *stat, bool *running)
 {
@@ -543,12 +562,17 @@ static void read_tally(void)
 	nr_tallies = min(nr_tallies + 1, TALLIES);
 }
 
-/* By how much a counter grew in a second. */
+/*
+ * By how much a counter grows in a second: over the last one, or since the last
+ * reading if that is longer ago.
+ */
 static double rate(enum counter c)
 {
-	const struct tally *old = &tally[nr_tallies - 1];
-	double time = tally[0].time - old->time;
+	const struct tally *old = tally;
+	double time = 0;
 
+	for (int i = 1; i < nr_tallies && time < 1 - TALLY_S / 2; i++)
+		time = tally[0].time - (++old)->time;
 	return time ? (tally[0].count[c] - old->count[c]) / time : 0;
 }
 
@@ -684,13 +708,20 @@ static bool far(double a, double b)
 	return a > b + b / 16 || b > a + a / 16;
 }
 
+/* Neither to read the mappings nor to fill the slots is to cost too much. */
+static void put_off_layout(double began)
+{
+	axis.next = max(axis.next, next_time(began, MIN_LAYOUT_S));
+	axis.late = max(axis.late, next_time(began, LAYOUT_S));
+}
+
 /* Lay the areas out on the axis, anew if the process is no longer the same. */
 static void lay_out(void)
 {
 	bool anew = far(proc.rss, axis.rss) || far(proc.size, axis.size);
 	struct area *old = axis.area;
 	size_t nr = axis.nr;
-	double began = seconds(), rest;
+	double began = seconds();
 
 	if (now < (anew ? axis.next : axis.late))
 		return;
@@ -708,9 +739,7 @@ static void lay_out(void)
 	if (axis.nr != nr || (nr && memcmp(axis.area, old, nr * sizeof(*old))))
 		clear_slots();
 	free(old);
-	rest = opt.demo ? 0 : (seconds() - began) / MAX_COST;
-	axis.next = now + max(rest, MIN_LAYOUT_S);
-	axis.late = now + max(rest, LAYOUT_S);
+	put_off_layout(began);
 }
 
 static void *page_at(double pos)
@@ -800,6 +829,7 @@ static void sample(void)
 {
 	size_t slots = map.nr * SLOTS;
 	size_t nr = map.fill ? slots : min(opt.samples, slots);
+	double began = seconds();
 
 	map.samples = 0;
 	if (!axis.nr)
@@ -827,6 +857,8 @@ static void sample(void)
 		take_answer(cell, &cell->slot[s], batch.page[i],
 			    batch.status[i]);
 	}
+	if (map.fill)
+		put_off_layout(began);
 	map.fill = false;
 	map.samples = nr;
 }
@@ -1176,11 +1208,46 @@ static void size_screen(void)
 		redraw();
 }
 
+/* A job in the background may not touch the terminal. */
+static bool in_foreground(void)
+{
+	return tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
 static void enter_screen(void)
 {
-	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH,
-				    SIGCONT };
 	struct termios raw;
+
+	size_screen();
+	if (!screen.live)
+		return;
+	printf("\033[?25l");
+	if (!in_foreground())
+		return;
+	if (!screen.termios_known)
+		screen.termios_known = !tcgetattr(STDIN_FILENO, &screen.termios);
+	raw = screen.termios;
+	raw.c_lflag &= ~(ICANON | ECHO);
+	raw.c_cc[VMIN] = 1;
+	raw.c_cc[VTIME] = 0;
+	screen.keys = screen.termios_known &&
+		      !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+}
+
+static void leave_screen(void)
+{
+	if (!screen.live || !screen.rows)
+		return;
+	printf("\033[0m\033[%d;1H\033[?25h\n", screen.rows);
+	fflush(stdout);
+	if (screen.termios_known && in_foreground())
+		tcsetattr(STDIN_FILENO, TCSANOW, &screen.termios);
+}
+
+static void catch_signals(void)
+{
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE,
+				    SIGTSTP, SIGCONT, SIGWINCH };
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -1188,30 +1255,22 @@ static void enter_screen(void)
 		sigaddset(&set, sigs[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signals = signalfd(-1, &set, SFD_CLOEXEC);
-	/* Room for a frame, so that it is one write. */
-	setvbuf(stdout, NULL, _IOFBF, 1 << 20);
-	size_screen();
-	if (!screen.live)
-		return;
-	printf("\033[?25l");
-	/* A job in the background may not touch the terminal. */
-	if (tcgetpgrp(STDIN_FILENO) != getpgrp() ||
-	    tcgetattr(STDIN_FILENO, &screen.termios))
-		return;
-	raw = screen.termios;
-	raw.c_lflag &= ~(ICANON | ECHO);
-	screen.keys = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+	if (signals < 0)
+		die(1, "signalfd: %s", strerror(errno));
 }
 
-static void leave_screen(void)
+/* Let the shell have the terminal while we are stopped. */
+static void suspend(void)
 {
-	if (!screen.live || !screen.rows)
-		return;
-	screen.live = false;
-	printf("\033[0m\033[%d;1H\033[?25h\n", screen.rows);
-	fflush(stdout);
-	if (screen.keys)
-		tcsetattr(STDIN_FILENO, TCSANOW, &screen.termios);
+	sigset_t set;
+
+	leave_screen();
+	sigemptyset(&set);
+	sigaddset(&set, SIGTSTP);
+	raise(SIGTSTP);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	enter_screen();
 }
 
 static void read_key(void)
@@ -1232,8 +1291,12 @@ static void read_signal(void)
 
 	if (read(signals, &info, sizeof(info)) != sizeof(info))
 		return;
-	if (info.ssi_signo == SIGWINCH || info.ssi_signo == SIGCONT)
+	if (info.ssi_signo == SIGWINCH)
 		size_screen();
+	else if (info.ssi_signo == SIGCONT)
+		enter_screen();
+	else if (info.ssi_signo == SIGTSTP)
+		suspend();
 	else
 		stop = true;
 }
@@ -1262,7 +1325,7 @@ static void wait_until(double deadline)
 static void look(void)
 {
 	static double next_tally = TALLY_S;
-	double began, rest;
+	double began;
 
 	plan_screen();
 	lay_out();
@@ -1271,8 +1334,7 @@ static void look(void)
 	began = seconds();
 	if (now > next_tally - 0.001) {
 		read_tally();
-		rest = opt.demo ? 0 : (seconds() - began) / MAX_COST;
-		next_tally = now + max(rest, TALLY_S);
+		next_tally = next_time(began, TALLY_S);
 	}
 	note_past();
 }
@@ -1288,18 +1350,21 @@ static void show(void)
 		else
 			print_lines();
 	}
-	if (fflush(stdout))
-		stop = true;
+	if (!fflush(stdout))
+		return;
+	if (errno != EPIPE)
+		die(1, "cannot write: %s", strerror(errno));
+	stop = true;
 }
 
 /* Show frames until a key, a signal, the end of the process, or the last. */
 static void run(void)
 {
-	double start = seconds(), deadline = start;
+	double deadline = start_time;
 
 	read_tally();
 	while (!stop && (!opt.frames || frame < opt.frames)) {
-		now = opt.demo ? frame * opt.interval : seconds() - start;
+		now = opt.demo ? frame * opt.interval : seconds() - start_time;
 		map.fill |= opt.once;
 		look();
 		if (proc.ended)
@@ -1315,10 +1380,10 @@ static void run(void)
 	leave_screen();
 }
 
-static void print_stats(double took)
+static void print_stats(void)
 {
+	double took = seconds() - start_time, cpu;
 	struct rusage ru;
-	double cpu;
 
 	getrusage(RUSAGE_SELF, &ru);
 	cpu = ru.ru_utime.tv_sec + ru.ru_utime.tv_usec / 1e6 +
@@ -1337,7 +1402,7 @@ static int finish(void)
 	if (!proc.ours)
 		return 0;
 	if (!proc.ended)
-		kill(proc.pid, SIGTERM);
+		end_command();
 	else if (waitpid(proc.pid, &status, 0) == proc.pid)
 		return WIFEXITED(status) ? WEXITSTATUS(status) :
 					   128 + WTERMSIG(status);
@@ -1435,8 +1500,8 @@ static void parse_options(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	static char frame_out[1 << 17];
 	bool command;
-	double start;
 	int left;
 
 	parse_options(argc, argv);
@@ -1452,10 +1517,13 @@ int main(int argc, char **argv)
 	else if (!opt.demo)
 		proc.pid = parse(argv[optind], 1, INT32_MAX, "PID");
 	open_process();
+	catch_signals();
+	/* Room for a frame, so that it is one write. */
+	setvbuf(stdout, frame_out, _IOFBF, sizeof(frame_out));
 	enter_screen();
-	start = seconds();
+	start_time = seconds();
 	run();
 	if (opt.stats)
-		print_stats(seconds() - start);
+		print_stats();
 	return finish();
 }

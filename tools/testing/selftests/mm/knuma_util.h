@@ -433,6 +433,7 @@ static inline bool group_create(int group, int nr)
  * @folio:	what it consists of; 0 for small ones
  * @fd:		what it maps, or 0 for memory of its own
  * @group:	where it runs, or 0
+ * @step:	it touches a page in each so many bytes; 0 for all of them
  * @from:	where the memory is at first
  * @to:		where it runs then
  * @started:	the process that was started
@@ -449,6 +450,7 @@ struct user {
 	size_t folio;
 	int fd;
 	int group;
+	size_t step;
 	const struct place *from;
 	const struct place *to;
 	pid_t pid, started;
@@ -480,7 +482,7 @@ static inline void use(struct user *u)
 	while (!u->stop && !bad) {
 		/* The CPU may have been offline. */
 		run_on(u->to);
-		for (size_t at = 0; at < u->size; at += psize())
+		for (size_t at = 0; at < u->size; at += u->step)
 			bad += FORCE_READ(*(unsigned long *)(u->p + at)) != stamp_of(1, at);
 		if (u->asked) {
 			u->answer = u->asked(u);
@@ -501,7 +503,8 @@ static inline struct user *start(struct user what)
 	if (u == MAP_FAILED)
 		return NULL;
 	*u = what;
-	u->size = u->size ?: 32 * MB;
+	u->size = u->size ?: 16 * MB;
+	u->step = u->step ?: psize();
 	u->from = u->from ?: here;
 	if (!u->to)
 		u->to = there;
