@@ -131,16 +131,19 @@ static void take_quantum(struct knuma_node *node, int src,
 			 struct knuma_ring *ring, struct knuma_batch *batch)
 {
 	unsigned long most = min(batch->pages + KNUMA_QUANTUM, batch->most);
-	struct knuma_entry entry;
-	unsigned int nr;
+	struct knuma_entry entries[8];
+	unsigned int nr, i;
 
-	for (; batch->pages < most && batch->looks; batch->looks--) {
+	while (batch->pages < most && batch->looks) {
+		nr = min_t(unsigned long, ARRAY_SIZE(entries), batch->looks);
 		spin_lock(&ring->lock);
-		nr = knuma_ring_take(ring, &entry, 1);
+		nr = knuma_ring_take(ring, entries, nr, most - batch->pages);
 		spin_unlock(&ring->lock);
 		if (!nr)
 			break;
-		take_entry(node, src, &entry, batch);
+		for (i = 0; i < nr; i++)
+			take_entry(node, src, &entries[i], batch);
+		batch->looks -= nr;
 	}
 }
 

@@ -94,23 +94,26 @@ knuma_ring_add(struct knuma_ring *ring, const struct knuma_entry *entries,
  * @ring:	the queue
  * @entries:	where to
  * @nr:		how many there is room for
+ * @most:	pages of them, but that the last one may be larger
  *
  * Context: Caller holds @ring->lock.
  * Return: how many were taken.
  */
 static inline unsigned int
 knuma_ring_take(struct knuma_ring *ring, struct knuma_entry *entries,
-		unsigned int nr)
+		unsigned int nr, unsigned long most)
 {
 	unsigned long pages = 0;
 	unsigned int i;
 
-	nr = kfifo_out(&ring->fifo, entries, nr);
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr && pages < most; i++) {
+		if (!kfifo_get(&ring->fifo, &entries[i]))
+			break;
 		pages += 1UL << entries[i].order;
+	}
 	WRITE_ONCE(ring->pages, ring->pages - pages);
 
-	return nr;
+	return i;
 }
 
 /* Pages that wait; a snapshot, without the lock. */

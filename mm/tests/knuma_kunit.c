@@ -27,16 +27,16 @@ static void ring_keeps_order_and_counts_pages(struct kunit *test)
 		{ .pfn = 1 }, { .pfn = 512, .order = 9 }, { .pfn = 3 },
 	}, out;
 
-	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, &out, 1), 0);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, &out, 1, 1), 0);
 	KUNIT_EXPECT_EQ(test, knuma_ring_add(ring, in, 3), 514);
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 514);
 	for (int i = 0; i < 3; i++) {
-		KUNIT_ASSERT_EQ(test, knuma_ring_take(ring, &out, 1), 1);
+		KUNIT_ASSERT_EQ(test, knuma_ring_take(ring, &out, 1, 1), 1);
 		KUNIT_EXPECT_EQ(test, out.pfn, in[i].pfn);
 		KUNIT_EXPECT_EQ(test, out.order, in[i].order);
 	}
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 0);
-	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, &out, 1), 0);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, &out, 1, 1), 0);
 }
 
 static void ring_that_is_full_takes_no_more(struct kunit *test)
@@ -53,12 +53,12 @@ static void ring_that_is_full_takes_no_more(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 8);
 	/* Round and round. */
 	for (int i = 0; i < 100; i++) {
-		KUNIT_ASSERT_EQ(test, knuma_ring_take(ring, &out, 1), 1);
+		KUNIT_ASSERT_EQ(test, knuma_ring_take(ring, &out, 1, 1), 1);
 		taken++;
 		KUNIT_EXPECT_EQ(test, knuma_ring_add(ring, in, 1), 1);
 		KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 8);
 	}
-	while (knuma_ring_take(ring, &out, 1))
+	while (knuma_ring_take(ring, &out, 1, 1))
 		taken++;
 	KUNIT_EXPECT_EQ(test, taken, 108);
 }
@@ -70,10 +70,15 @@ static void ring_gives_as_much_as_there_is_room_for(struct kunit *test)
 
 	in[0].order = 9;
 	KUNIT_EXPECT_EQ(test, knuma_ring_add(ring, in, 6), 517);
-	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 4), 4);
+	/* The first one is more than asked for. */
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 4, 2), 1);
 	KUNIT_EXPECT_EQ(test, out[0].order, 9);
-	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 2);
-	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 4), 2);
+	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 5);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 4, 0), 0);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 4, 2), 2);
+	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 3);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 2, 9), 2);
+	KUNIT_EXPECT_EQ(test, knuma_ring_take(ring, out, 2, 9), 1);
 	KUNIT_EXPECT_EQ(test, knuma_ring_pages(ring), 0);
 }
 

@@ -49,8 +49,13 @@
 #define KB		1024UL
 #define MB		(1024 * KB)
 #define HUGE		(2 * MB)
-#define PATIENCE	300	/* seconds, for debug kernels in emulators */
-#define WAIT		60	/* for what takes a second or so */
+/*
+ * Seconds. Tasks scan for a thirty-second of the time at most: what takes a
+ * second or so takes a minute where other guests keep the host busy, and the
+ * kernel has all its checks.
+ */
+#define PATIENCE	600
+#define WAIT		150
 
 #define wait_for(condition) ({						\
 	time_t end = time(NULL) + WAIT;					\
