@@ -3,7 +3,6 @@
  * What is queued for migration with a folio that a hinting fault has hit.
  */
 
-#include <linux/hash.h>
 #include <linux/memory-tiers.h>
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
@@ -156,7 +155,7 @@ int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 
 	find_around(vmf, bytes, &around);
 	/* Who has just ended may have had this mm and these addresses. */
-	part = hash_64(current->tgid, 64) ^ hash_64(vmf->address / bytes, 64);
+	part = knuma_part(current->tgid, vmf->address / bytes);
 	switch (knuma_recent_part(&node->recent, part, jiffies, KNUMA_OLD_JIFFIES)) {
 	case KNUMA_PART_NEW:
 		queued = queue_all(vmf, node, nid, folio, &around, &all);

@@ -45,7 +45,7 @@ struct knuma_batch {
 static enum knuma_fate may_take(struct knuma_node *node, int src,
 				struct folio *folio)
 {
-	int last;
+	unsigned int cpu;
 
 	if (folio_nid(folio) != src)
 		return KNUMA_MOVED;
@@ -58,8 +58,9 @@ static enum knuma_fate may_take(struct knuma_node *node, int src,
 		return KNUMA_SHARED;
 	if (folio_use_access_time(folio))
 		return KNUMA_GONE;
-	last = folio_last_cpupid(folio);
-	if (cpupid_pid_unset(last) || cpupid_to_nid(last) != node->nid)
+	/* Not cpupid_pid_unset(): one pid in 256 looks as if there was none. */
+	cpu = cpupid_to_cpu(folio_last_cpupid(folio));
+	if (cpu >= nr_cpu_ids || cpu_to_node(cpu) != node->nid)
 		return KNUMA_SHARED;
 	if (folio_maybe_dma_pinned(folio))
 		return KNUMA_PINNED;

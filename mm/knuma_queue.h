@@ -6,6 +6,7 @@
 #ifndef _MM_KNUMA_QUEUE_H
 #define _MM_KNUMA_QUEUE_H
 
+#include <linux/hash.h>
 #include <linux/kfifo.h>
 #include <linux/math64.h>
 #include <linux/minmax.h>
@@ -178,7 +179,16 @@ struct knuma_recent {
 	u64 slots[KNUMA_RECENT];
 };
 
-enum knuma_part {
+/*
+ * A part of an address space, and whose that is. Those that follow each other
+ * have slots of their own; hash_64() would leave nothing of the upper half.
+ */
+static inline u64 knuma_part(pid_t tgid, unsigned long number)
+{
+	return (number + tgid * GOLDEN_RATIO_64) * GOLDEN_RATIO_64;
+}
+
+enum knuma_part_state {
 	KNUMA_PART_NEW,		/* or queued too long ago */
 	KNUMA_PART_TRIED,	/* there was not room for all of it */
 	KNUMA_PART_QUEUED,
@@ -187,13 +197,13 @@ enum knuma_part {
 /**
  * knuma_recent_part() - Was this part queued a moment ago?
  * @recent:	those that were
- * @part:	hash of an address space and a part of it, all bits of it good
+ * @part:	from knuma_part()
  * @now:	time, in jiffies
  * @moment:	in jiffies
  *
  * Return: whether it was, and whether all of it was.
  */
-static inline enum knuma_part
+static inline enum knuma_part_state
 knuma_recent_part(const struct knuma_recent *recent, u64 part,
 		  unsigned long now, u32 moment)
 {

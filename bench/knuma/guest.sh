@@ -94,8 +94,8 @@ floor() {
 	write $NB 1
 }
 
-# Memory that moves while the process runs on the other CPU, too: who flushes has to
-# tell it.
+# Memory that moves while the process runs on the other CPU, too: who flushes
+# has to tell it.
 busy() {
 	numa converge 4k "$1" busy
 	numa converge thp "$1" busy

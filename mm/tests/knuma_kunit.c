@@ -3,6 +3,7 @@
  * KUnit tests for the decisions of NUMA migration outside of page faults.
  */
 #include <kunit/test.h>
+#include <linux/sizes.h>
 
 #include "../knuma_queue.h"
 
@@ -204,6 +205,26 @@ static void parts_are_remembered_for_a_moment(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, knuma_recent_part(recent, part, 0x100000005, 24), KNUMA_PART_QUEUED);
 }
 
+/* What two processes have at the same addresses, or in the same slots. */
+static void parts_are_not_mistaken_for_others(struct kunit *test)
+{
+	struct knuma_recent *recent = kunit_kzalloc(test, sizeof(*recent), GFP_KERNEL);
+	const unsigned long first = 0x7f0000000000 / SZ_512K;
+	unsigned long i;
+
+	KUNIT_ASSERT_NOT_NULL(test, recent);
+	for (i = 0; i < KNUMA_RECENT; i++)
+		knuma_recent_set(recent, knuma_part(1000, first + i), 1000, true);
+	for (i = 0; i < KNUMA_RECENT; i++)
+		KUNIT_EXPECT_EQ(test, KNUMA_PART_QUEUED,
+				knuma_recent_part(recent, knuma_part(1000, first + i), 1000, 24));
+	for (i = 0; i < 2 * KNUMA_RECENT; i++)
+		KUNIT_EXPECT_EQ(test, KNUMA_PART_NEW,
+				knuma_recent_part(recent, knuma_part(1001, first + i), 1000, 24));
+	KUNIT_EXPECT_EQ(test, KNUMA_PART_NEW,
+			knuma_recent_part(recent, knuma_part(1000, first + KNUMA_RECENT), 1000, 24));
+}
+
 static void age_is_of_jiffies_that_wrap(struct kunit *test)
 {
 	struct knuma_entry entry = { .queued = 0xfffffff0 };
@@ -223,6 +244,7 @@ static struct kunit_case knuma_cases[] = {
 	KUNIT_CASE(bucket_fills_by_parts),
 	KUNIT_CASE(full_node_is_left_alone_for_longer),
 	KUNIT_CASE(parts_are_remembered_for_a_moment),
+	KUNIT_CASE(parts_are_not_mistaken_for_others),
 	KUNIT_CASE(age_is_of_jiffies_that_wrap),
 	{}
 };

@@ -556,14 +556,43 @@ static inline long most(long pages)
 	return pages - pages / 16;
 }
 
+/* Lines of a file that have the word in them. */
+static inline void print_lines(const char *path, const char *word)
+{
+	FILE *f = fopen(path, "r");
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, word))
+			printf("# %s", line);
+	if (f)
+		fclose(f);
+}
+
+/* Whether so many have come to where it is. If not, what there is to know. */
+static inline bool come(struct user *u, long pages)
+{
+	char path[64];
+
+	if (wait_for(pages_there(u) >= pages))
+		return true;
+	printf("# %ld of %ld pages came to node %d, not %ld; %lu rounds\n",
+	       pages_there(u), pages_of(u), u->to->node, pages, u->rounds);
+	snprintf(path, sizeof(path), "/proc/%d/sched", u->pid);
+	print_lines(path, "numa");
+	print_lines(path, "runtime");
+	snprintf(path, sizeof(path), NODES "node%d/meminfo", u->to->node);
+	print_lines(path, "Free");
+	print_lines("/proc/vmstat", "numa_");
+	print_lines(DEBUG "fates", "");
+	print_lines(DEBUG "queued", "");
+
+	return false;
+}
+
 static inline bool converges(struct user *u)
 {
-	bool good = wait_for(pages_there(u) >= most(pages_of(u)));
-
-	if (!good)
-		printf("# %ld of %ld pages came to node %d\n", pages_there(u),
-		       pages_of(u), u->to->node);
-	return good;
+	return come(u, most(pages_of(u)));
 }
 
 /* Until so many of its pages wait to go there, which takes a scan. */
@@ -572,9 +601,26 @@ static inline bool has_queued(struct user *u, long pages)
 	return wait_for(queued(u->from, u->to) >= pages);
 }
 
+/* Faults migrate until there is a queue, which the first one asks for. */
+static inline void make_queue(void)
+{
+	const long before = vm_event("knuma_queued");
+
+	for (int tries = 0; tries < 50 && vm_event("knuma_queued") == before; tries++) {
+		struct user *u = start((struct user) { .size = MB });
+
+		if (!u)
+			return;
+		wait_for(vm_event("knuma_queued") > before ||
+			 pages_there(u) >= most(pages_of(u)));
+		finish(u);
+	}
+}
+
 /* The daemons wait for a while, so that something can happen to what waits. */
 static inline void hold_queues(void)
 {
+	make_queue();
 	write_text(MIGRATED "wake_pages", "1048576");
 	write_text(MIGRATED "wake_millisecs", "400");
 	write_text(KNUMA "faultaround_pages", "128");
