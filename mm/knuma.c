@@ -137,6 +137,26 @@ void __knuma_mems_changed(struct task_struct *task)
 		count_change(&owner_seq[task->mm->knuma_owner]);
 }
 
+static void wait_for_batches(void)
+{
+	int nid;
+
+	for_each_node(nid) {
+		struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
+
+		if (!node)
+			continue;
+		mutex_lock(&node->lock);
+		mutex_unlock(&node->lock);
+	}
+}
+
+/* A batch that begins later sees the counts. */
+void __knuma_mems_settle(void)
+{
+	wait_for_batches();
+}
+
 void __knuma_mapping_changed(const struct address_space *mapping)
 {
 	u32 slot = hash_ptr(mapping, 32) % KNUMA_OWNERS;
@@ -261,20 +281,6 @@ bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
 	*flags |= TNF_QUEUED;
 	*nid = target_nid;
 	return true;
-}
-
-static void wait_for_batches(void)
-{
-	int nid;
-
-	for_each_node(nid) {
-		struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
-
-		if (!node)
-			continue;
-		mutex_lock(&node->lock);
-		mutex_unlock(&node->lock);
-	}
 }
 
 static bool has_daemon(int nid)

@@ -8,6 +8,7 @@
 #include <linux/bitmap.h>
 #include <linux/knuma.h>
 #include <linux/list.h>
+#include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/wait.h>
@@ -77,6 +78,18 @@ struct knuma_node {
 
 /* By node; made once, when a node gets its first daemon. */
 extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
+
+/*
+ * Whether a CPU of the node has accessed it last. @last may be none, or a time
+ * that is left of memory tiering; that cpupid_pid_unset() is true for one pid
+ * in 256, too, does not matter here.
+ */
+static inline bool knuma_last_on(int last, int nid)
+{
+	unsigned int cpu = cpupid_to_cpu(last);
+
+	return cpu < nr_cpu_ids && cpu_to_node(cpu) == nid;
+}
 
 bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
 		       const struct folio *folio);

@@ -29,7 +29,7 @@ static bool may_queue_around(struct folio *folio, int nid, int target_nid)
 	if (folio_order(folio) < READ_ONCE(knuma_knobs.defer_order))
 		return false;
 
-	return cpupid_pid_unset(last) || cpupid_to_nid(last) == target_nid;
+	return last == (-1 & LAST_CPUPID_MASK) || knuma_last_on(last, target_nid);
 }
 
 /**
@@ -58,7 +58,7 @@ static void find_around(struct vm_fault *vmf, unsigned long bytes,
 /*
  * Queues neighbours that their last accessor, as far as known, will have on the
  * same node. They stay inaccessible: to migrate them takes no TLB flush, and
- * spares their faults. 2012's knuma_scand made whole page tables fault at once
+ * spares their hinting faults. 2012's knuma_scand made whole page tables fault at once
  * for that. Returns how many pages; @all tells whether there was room.
  */
 static int queue_all(struct vm_fault *vmf, struct knuma_node *node, int nid,
@@ -124,7 +124,7 @@ static void restore_all(struct vm_fault *vmf, int nid, int target_nid,
 			continue;
 		/* As mpol_misplaced() has left it when it was queued. */
 		last = folio_last_cpupid(folio);
-		if (!cpupid_match_pid(current, last) || cpupid_to_nid(last) != target_nid)
+		if (!cpupid_match_pid(current, last) || !knuma_last_on(last, target_nid))
 			continue;
 		pte = pte_modify(pte, vma->vm_page_prot);
 		writable = pte_write(pte) ||

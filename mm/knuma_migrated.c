@@ -45,8 +45,6 @@ struct knuma_batch {
 static enum knuma_fate may_take(struct knuma_node *node, int src,
 				struct folio *folio)
 {
-	unsigned int cpu;
-
 	if (folio_nid(folio) != src)
 		return KNUMA_MOVED;
 	if (folio_is_zone_device(folio) || !folio_mapped(folio))
@@ -58,9 +56,7 @@ static enum knuma_fate may_take(struct knuma_node *node, int src,
 		return KNUMA_SHARED;
 	if (folio_use_access_time(folio))
 		return KNUMA_GONE;
-	/* Not cpupid_pid_unset(): one pid in 256 looks as if there was none. */
-	cpu = cpupid_to_cpu(folio_last_cpupid(folio));
-	if (cpu >= nr_cpu_ids || cpu_to_node(cpu) != node->nid)
+	if (!knuma_last_on(folio_last_cpupid(folio), node->nid))
 		return KNUMA_SHARED;
 	if (folio_maybe_dma_pinned(folio))
 		return KNUMA_PINNED;
@@ -124,7 +120,7 @@ static void take_entry(struct knuma_node *node, int src,
 	if (fate == KNUMA_TAKEN)
 		return;
 	trace_knuma_drop(entry->pfn, src, node->nid, fate, age);
-	count_vm_event(KNUMA_DROPPED);
+	count_vm_events(KNUMA_DROPPED, 1UL << entry->order);
 }
 
 /* From one source, as much as it has a turn for, or one huge page. */
@@ -226,11 +222,10 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	struct knuma_batch batch;
 	unsigned long pages;
 
-	pages = min_t(unsigned long, READ_ONCE(knuma_knobs.batch_pages),
-		      knuma_bucket_fill(&node->bucket, jiffies, limit, period));
+	pages = min3(READ_ONCE(knuma_knobs.batch_pages), limit, waiting(node));
 	/* Not for long without a look at the knobs. */
-	if (!pages)
-		return min(knuma_bucket_wait(&node->bucket, limit, period), HZ);
+	if (knuma_bucket_fill(&node->bucket, jiffies, limit, period) < (long)pages)
+		return min(knuma_bucket_wait(&node->bucket, pages, limit, period), HZ);
 	if (!migrate_has_room(node->nid, pages))
 		return close_node(node);
 	WRITE_ONCE(node->closed, false);

@@ -228,10 +228,12 @@ static inline void knuma_recent_set(struct knuma_recent *recent, u64 part,
  * struct knuma_bucket - How many pages may move.
  * @tokens:	so many now; a huge page may leave a debt
  * @filled:	when it was filled, in jiffies
+ * @rest:	parts of a page that had become allowed by then, of a period
  */
 struct knuma_bucket {
 	long tokens;
 	unsigned long filled;
+	u64 rest;
 };
 
 /**
@@ -248,26 +250,23 @@ static inline long knuma_bucket_fill(struct knuma_bucket *bucket,
 				     unsigned long period)
 {
 	unsigned long passed = min(now - bucket->filled, 2 * period);
-	u64 more = div64_ul((u64)pages * passed, period);
+	u64 more = div64_u64_rem((u64)pages * passed + bucket->rest, period,
+				 &bucket->rest);
 
-	/* Time that is too short for a page counts later. */
-	if (more) {
-		bucket->filled = now;
-		bucket->tokens = min_t(s64, bucket->tokens + more, pages);
-	}
+	bucket->filled = now;
+	bucket->tokens = min_t(s64, bucket->tokens + more, pages);
 
 	return max(bucket->tokens, 0L);
 }
 
-/* Jiffies until something may move again. */
+/* Jiffies until so many may move; not more than in a period. */
 static inline unsigned long
-knuma_bucket_wait(const struct knuma_bucket *bucket, unsigned long pages,
-		  unsigned long period)
+knuma_bucket_wait(const struct knuma_bucket *bucket, unsigned long wanted,
+		  unsigned long pages, unsigned long period)
 {
-	if (bucket->tokens > 0)
-		return 0;
+	long missing = (long)wanted - bucket->tokens;
 
-	return div64_ul((u64)(1 - bucket->tokens) * period, pages) + 1;
+	return missing > 0 ? div64_ul((u64)missing * period, pages) + 1 : 0;
 }
 
 /* After how many jiffies a node that was full is looked at again. */

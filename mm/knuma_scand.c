@@ -93,16 +93,27 @@ static void scan_due(bool ends)
 	}
 }
 
+/* Not for long without a look at the knob. */
+static void sleep_until_next_round(void)
+{
+	unsigned long begun = jiffies, ends;
+
+	while (!kthread_should_stop()) {
+		ends = begun + msecs_to_jiffies(READ_ONCE(knuma_knobs.scan_sleep_millisecs));
+		if (!time_before(jiffies, ends))
+			break;
+		wait_event_freezable_timeout(scand_wait, kthread_should_stop(),
+					     min(ends - jiffies, HZ));
+	}
+}
+
 static int scand(void *arg)
 {
-	unsigned long pause;
-
 	set_freezable();
 	while (!kthread_should_stop()) {
 		wait_event_freezable(scand_wait, kthread_should_stop() || !llist_empty(&due));
 		scan_due(false);
-		pause = msecs_to_jiffies(READ_ONCE(knuma_knobs.scan_sleep_millisecs));
-		wait_event_freezable_timeout(scand_wait, kthread_should_stop(), pause);
+		sleep_until_next_round();
 	}
 
 	return 0;

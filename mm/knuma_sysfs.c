@@ -305,6 +305,7 @@ static int __init knuma_sysfs_init(void)
 {
 	struct dentry *dir = debugfs_create_dir("knuma", NULL);
 	struct kobject *kobj;
+	int err;
 
 	debugfs_create_file("queued", 0444, dir, NULL, &queued_fops);
 	debugfs_create_file("fates", 0444, dir, NULL, &fates_fops);
@@ -314,6 +315,10 @@ static int __init knuma_sysfs_init(void)
 	if (!kobj)
 		return -ENOMEM;
 
-	return sysfs_create_groups(kobj, autonuma_groups);
+	err = sysfs_create_groups(kobj, autonuma_groups);
+	if (err)
+		kobject_put(kobj);
+
+	return err;
 }
 late_initcall(knuma_sysfs_init);

@@ -79,9 +79,15 @@ static enum numa_hint_size size_of(int pages)
 	return pages < PMD_SIZE / PAGE_SIZE ? HINT_LARGE : HINT_HUGE;
 }
 
+/* Clocks of two CPUs may differ. */
+static u64 ns_since(u64 begin)
+{
+	return max_t(s64, local_clock() - begin, 0);
+}
+
 void __numa_hint_fault(u64 begin, int pages, int flags)
 {
-	u64 ns = local_clock() - begin;
+	u64 ns = ns_since(begin);
 
 	count(size_of(pages) * HINT_OUTCOMES + outcome_of(flags), ns);
 	trace_numa_hint_fault(pages, flags, ns);
@@ -89,7 +95,7 @@ void __numa_hint_fault(u64 begin, int pages, int flags)
 
 void __numa_hint_scan(u64 begin)
 {
-	u64 ns = local_clock() - begin;
+	u64 ns = ns_since(begin);
 
 	count(HINT_SCAN, ns);
 	trace_numa_hint_scan(ns);

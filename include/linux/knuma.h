@@ -63,6 +63,7 @@ int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
 			 int target_nid);
 void __knuma_policy_changed(const struct mm_struct *mm);
 void __knuma_mems_changed(struct task_struct *task);
+void __knuma_mems_settle(void);
 void __knuma_mapping_changed(const struct address_space *mapping);
 
 /* Has a fault something to queue for; for what takes time to prepare it. */
@@ -157,12 +158,23 @@ static inline void knuma_policy_changed(const struct mm_struct *mm)
  * knuma_mems_changed() - The same of the nodes of a task, but does not wait.
  * @task:	it may have no memory
  *
- * For each thread of many: knuma_policy_changed() then waits for all.
+ * For each of many: knuma_mems_settle() then waits for all.
  */
 static inline void knuma_mems_changed(struct task_struct *task)
 {
 	if (knuma_is_enabled())
 		__knuma_mems_changed(task);
+}
+
+/**
+ * knuma_mems_settle() - Wait for what knuma_mems_changed() did not wait for.
+ *
+ * Context: May sleep. Waits for a batch of each node.
+ */
+static inline void knuma_mems_settle(void)
+{
+	if (knuma_is_enabled())
+		__knuma_mems_settle();
 }
 
 /**
@@ -206,6 +218,10 @@ static inline void knuma_policy_changed(const struct mm_struct *mm)
 }
 
 static inline void knuma_mems_changed(struct task_struct *task)
+{
+}
+
+static inline void knuma_mems_settle(void)
 {
 }
 

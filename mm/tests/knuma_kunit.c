@@ -132,8 +132,10 @@ static void bucket_holds_a_period(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, knuma_bucket_fill(&bucket, 5000, 1000, 100), 1000);
 	bucket.tokens -= 1000;
 	KUNIT_EXPECT_EQ(test, knuma_bucket_fill(&bucket, 5000, 1000, 100), 0);
-	KUNIT_EXPECT_GT(test, knuma_bucket_wait(&bucket, 1000, 100), 0);
+	KUNIT_EXPECT_GT(test, knuma_bucket_wait(&bucket, 1, 1000, 100), 0);
 	KUNIT_EXPECT_EQ(test, knuma_bucket_fill(&bucket, 5010, 1000, 100), 100);
+	KUNIT_EXPECT_EQ(test, knuma_bucket_wait(&bucket, 100, 1000, 100), 0);
+	KUNIT_EXPECT_GE(test, knuma_bucket_wait(&bucket, 110, 1000, 100), 1);
 	/* Not more than a period's, however long nothing has moved. */
 	KUNIT_EXPECT_EQ(test, knuma_bucket_fill(&bucket, 5000000, 1000, 100), 1000);
 }
@@ -145,7 +147,7 @@ static void bucket_pays_its_debt(struct kunit *test)
 
 	bucket.tokens -= 512;
 	KUNIT_EXPECT_EQ(test, knuma_bucket_fill(&bucket, 10, 100, 100), 0);
-	wait = knuma_bucket_wait(&bucket, 100, 100);
+	wait = knuma_bucket_wait(&bucket, 1, 100, 100);
 	KUNIT_EXPECT_GE(test, wait, 500);
 	KUNIT_EXPECT_LE(test, wait, 510);
 	/* It waits for all of it, though a look gives two periods at most. */
@@ -154,7 +156,7 @@ static void bucket_pays_its_debt(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, bucket.tokens, 100);
 }
 
-/* Less than a page a jiffy: time is not lost by looking often. */
+/* Parts of a page, and parts of a jiffy: time is not lost by looking often. */
 static void bucket_fills_by_parts(struct kunit *test)
 {
 	struct knuma_bucket bucket = { .tokens = 0, .filled = 0 };
@@ -162,6 +164,10 @@ static void bucket_fills_by_parts(struct kunit *test)
 	for (int i = 1; i <= 1000; i++)
 		knuma_bucket_fill(&bucket, i, 10, 100);
 	KUNIT_EXPECT_EQ(test, bucket.tokens, 10);
+	bucket = (struct knuma_bucket) { .tokens = 0, .filled = 0 };
+	for (int i = 1; i <= 90; i++)
+		knuma_bucket_fill(&bucket, i, 150, 100);
+	KUNIT_EXPECT_EQ(test, bucket.tokens, 135);
 	bucket = (struct knuma_bucket) { .tokens = -90, .filled = 0 };
 	for (int i = 1; i <= 1000; i++)
 		knuma_bucket_fill(&bucket, i, 10, 100);

@@ -384,6 +384,7 @@ static inline void restore(struct setup *setup)
 		snprintf(path, sizeof(path), CPUS "cpu%ld/online", cpu);
 		write_text(path, "1");
 	}
+	write_text("/sys/power/pm_test", "none");
 	write_text(KNUMA "enabled", "0");
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
 		if (*setup->old[i])
@@ -441,6 +442,7 @@ static inline bool group_create(int group, int nr)
  * @step:	it touches a page in each so many bytes; 0 for all of them
  * @from:	where the memory is at first
  * @to:		where it runs then
+ * @roams:	it runs where the scheduler likes
  * @started:	the process that was started
  * @pid:	who has the memory now: it, or a child that it was left to
  * @left:	it was
@@ -458,6 +460,7 @@ struct user {
 	size_t step;
 	const struct place *from;
 	const struct place *to;
+	bool roams;
 	pid_t pid, started;
 	atomic_bool left;
 	char *p;
@@ -486,7 +489,8 @@ static inline void use(struct user *u)
 		_exit(2);
 	while (!u->stop && !bad) {
 		/* The CPU may have been offline. */
-		run_on(u->to);
+		if (!u->roams)
+			run_on(u->to);
 		for (size_t at = 0; at < u->size; at += u->step)
 			bad += FORCE_READ(*(unsigned long *)(u->p + at)) != stamp_of(1, at);
 		if (u->asked) {
@@ -602,12 +606,14 @@ static inline bool has_queued(struct user *u, long pages)
 }
 
 /* Faults migrate until there is a queue, which the first one asks for. */
-static inline void make_queue(void)
+static inline void make_queue(const struct place *from, const struct place *to)
 {
 	const long before = vm_event("knuma_queued");
 
 	for (int tries = 0; tries < 50 && vm_event("knuma_queued") == before; tries++) {
-		struct user *u = start((struct user) { .size = MB });
+		struct user *u = start((struct user) {
+			.size = MB, .from = from, .to = to,
+		});
 
 		if (!u)
 			return;
@@ -620,9 +626,9 @@ static inline void make_queue(void)
 /* The daemons wait for a while, so that something can happen to what waits. */
 static inline void hold_queues(void)
 {
-	make_queue();
+	make_queue(here, there);
 	write_text(MIGRATED "wake_pages", "1048576");
-	write_text(MIGRATED "wake_millisecs", "400");
+	write_text(MIGRATED "wake_millisecs", "1000");
 	write_text(KNUMA "faultaround_pages", "128");
 }
 
