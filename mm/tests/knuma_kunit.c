@@ -217,18 +217,19 @@ static void parts_are_not_mistaken_for_others(struct kunit *test)
 	struct knuma_recent *recent = kunit_kzalloc(test, sizeof(*recent), GFP_KERNEL);
 	const unsigned long first = 0x7f0000000000 / SZ_512K;
 	unsigned long i;
+	u64 part;
 
 	KUNIT_ASSERT_NOT_NULL(test, recent);
 	for (i = 0; i < KNUMA_RECENT; i++)
 		knuma_recent_set(recent, knuma_part(1000, first + i), 1000, true);
-	for (i = 0; i < KNUMA_RECENT; i++)
-		KUNIT_EXPECT_EQ(test, KNUMA_PART_QUEUED,
-				knuma_recent_part(recent, knuma_part(1000, first + i), 1000, 24));
-	for (i = 0; i < 2 * KNUMA_RECENT; i++)
-		KUNIT_EXPECT_EQ(test, KNUMA_PART_NEW,
-				knuma_recent_part(recent, knuma_part(1001, first + i), 1000, 24));
-	KUNIT_EXPECT_EQ(test, KNUMA_PART_NEW,
-			knuma_recent_part(recent, knuma_part(1000, first + KNUMA_RECENT), 1000, 24));
+	for (i = 0; i < KNUMA_RECENT; i++) {
+		part = knuma_part(1000, first + i);
+		KUNIT_EXPECT_EQ(test, knuma_recent_part(recent, part, 1000, 24), KNUMA_PART_QUEUED);
+		part = knuma_part(1000, first + KNUMA_RECENT + i);
+		KUNIT_EXPECT_EQ(test, knuma_recent_part(recent, part, 1000, 24), KNUMA_PART_NEW);
+		part = knuma_part(1001, first + i);
+		KUNIT_EXPECT_EQ(test, knuma_recent_part(recent, part, 1000, 24), KNUMA_PART_NEW);
+	}
 }
 
 static void age_is_of_jiffies_that_wrap(struct kunit *test)
