@@ -597,41 +597,52 @@ TEST_F_TIMEOUT(knuma, full_nodes_are_waited_for, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
+/* By turns, HUGE bytes of its memory to each of three nodes. */
+static long spread(struct user *u)
+{
+	for (size_t i = 0; i < u->size / HUGE; i++) {
+		char *part = u->p + i * HUGE;
+
+		if (bind_to(part, HUGE, &places[i % 3], MPOL_MF_MOVE) ||
+		    unbind(part, HUGE))
+			return -1;
+	}
+	return 0;
+}
+
 /* Sources of which each has something waiting get the same. */
 TEST_F_TIMEOUT(knuma, all_nodes_get_their_turn, PATIENCE)
 {
-	long before[3], now[3], got[3] = {}, least, greatest;
-	struct user *users[3];
-	bool wait = true;
+	long before[3] = {}, got[3] = {}, all = 0, least, greatest;
+	bool wait = false;
+	struct user *u;
 
 	if (nr_places < 4)
 		SKIP(return, "needs four nodes");
-	ASSERT_EQ(write_text(MIGRATED "pages_to_migrate", "256"), 0);
-	ASSERT_EQ(write_text(MIGRATED "migrate_sleep_millisecs", "50"), 0);
-	for (int i = 0; i < 3; i++) {
-		users[i] = start((struct user) {
-			.size = 32 * MB, .from = &places[i],
-		});
-		ASSERT_NE(users[i], NULL);
-	}
 	for (int i = 0; i < 3; i++)
-		before[i] = pages_there(users[i]);
-	for (int round = 0; round < 2000; round++) {
+		make_queue(&places[i], there);
+	ASSERT_EQ(write_text(MIGRATED "pages_to_migrate", "512"), 0);
+	ASSERT_EQ(write_text(MIGRATED "migrate_sleep_millisecs", "50"), 0);
+	u = start((struct user) { .size = 24 * HUGE, .to = here });
+	ASSERT_NE(u, NULL);
+	ASSERT_EQ(ask(u, spread), 0);
+	u->to = there;
+	for (int round = 0; round < 2000 && all < pages_of(u) * 3 / 4; round++) {
+		long now[3] = {};
 		bool waited = wait;
 
-		usleep(20000);
+		usleep(10000);
 		wait = true;
-		for (int i = 0; i < 3; i++) {
+		for (int i = 0; i < 3; i++)
 			wait &= queued(&places[i], there) > 128;
-			now[i] = pages_there(users[i]);
-		}
+		for (size_t i = 0; i < u->size / HUGE; i++)
+			now[i % 3] += pages_at(there, u->pid, u->p + i * HUGE, HUGE);
+		all = now[0] + now[1] + now[2];
 		for (int i = 0; i < 3; i++) {
 			if (wait && waited)
 				got[i] += now[i] - before[i];
 			before[i] = now[i];
 		}
-		if (got[0] + got[1] + got[2] > 6000 || now[0] + now[1] + now[2] > 20000)
-			break;
 	}
 	least = got[0];
 	greatest = got[0];
@@ -642,8 +653,7 @@ TEST_F_TIMEOUT(knuma, all_nodes_get_their_turn, PATIENCE)
 	TH_LOG("%ld, %ld, %ld pages", got[0], got[1], got[2]);
 	EXPECT_GT(greatest, 500);
 	EXPECT_LE(greatest, 2 * least);
-	for (int i = 0; i < 3; i++)
-		EXPECT_EQ(finish(users[i]), 0);
+	EXPECT_EQ(finish(u), 0);
 }
 
 TEST_F_TIMEOUT(knuma, daemons_freeze, PATIENCE)
