@@ -183,7 +183,7 @@ TEST_F_TIMEOUT(knuma, daemons_run_while_they_should, PATIENCE)
 	ASSERT_NE(u, NULL);
 	if (nr_places == ARRAY_SIZE(places))
 		SKIP(return, "too many nodes");
-	for (int i = 0; i < 16; i++) {
+	for (int i = 0; i < 8; i++) {
 		bool on = i & 1, scand = i & 2;
 
 		ASSERT_EQ(write_long(SCAND "enabled", scand), 0);
@@ -194,7 +194,7 @@ TEST_F_TIMEOUT(knuma, daemons_run_while_they_should, PATIENCE)
 		/* And the other way round. */
 		ASSERT_EQ(write_long(SCAND "enabled", !scand), 0);
 		EXPECT_TRUE(wait_for(daemons_run(on, !scand)));
-		u->to = i & 8 ? here : there;
+		u->to = i & 4 ? here : there;
 		queued(here, there);
 	}
 	u->to = there;
@@ -463,7 +463,7 @@ TEST_F_TIMEOUT(knuma, batches_are_as_large_as_they_may, PATIENCE)
 /* Tasks that go where they like, as the knobs for that are turned. */
 TEST_F_TIMEOUT(knuma, tasks_live_as_the_balancer_is_told, PATIENCE)
 {
-	struct user *users[8];
+	struct user *users[4];
 	cpu_set_t all;
 	long rounds;
 
@@ -666,7 +666,7 @@ TEST_F_TIMEOUT(knuma, daemons_freeze, PATIENCE)
 	hold_queues();
 	u = start((struct user) {});
 	ASSERT_NE(u, NULL);
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 2; i++) {
 		u->to = i & 1 ? here : there;
 		moved = migrated();
 		ASSERT_TRUE(wait_for(queued(here, there) + queued(there, here) > 100));
@@ -1484,7 +1484,7 @@ static void use_and_disturb(void)
 	    pthread_create(&threads[1], NULL, disturb_chunks, NULL))
 		_exit(2);
 	sleep(2);
-	wait_for(bad || (happened > 100 && migrated() - moved > 2000));
+	wait_for(bad || (happened > 50 && migrated() - moved > 1000));
 	stop = true;
 	pthread_join(threads[0], NULL);
 	pthread_join(threads[1], NULL);
@@ -1492,7 +1492,7 @@ static void use_and_disturb(void)
 	fprintf(stderr, "# %ld bad pages; %ld events, %ld pages moved\n", bad, happened, moved);
 	if (bad)
 		_exit(1);
-	_exit(moved > 2000 ? 0 : 3);
+	_exit(moved > 1000 ? 0 : 3);
 }
 
 FIXTURE(moving)
@@ -1566,7 +1566,7 @@ TEST_F_TIMEOUT(knuma, users_die_with_memory_queued, PATIENCE)
 	int status;
 
 	hold_queues();
-	for (int round = 0; round < 10; round++) {
+	for (int round = 0; round < 6; round++) {
 		struct user *u = start((struct user) {});
 
 		ASSERT_NE(u, NULL);
