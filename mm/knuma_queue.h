@@ -127,7 +127,7 @@ static inline unsigned long knuma_ring_pages(const struct knuma_ring *ring)
 static inline u32 knuma_entry_age(const struct knuma_entry *entry,
 				  unsigned long now)
 {
-	return (u32)now - entry->queued;
+	return lower_32_bits(now) - entry->queued;
 }
 
 /**
@@ -210,7 +210,7 @@ knuma_recent_part(const struct knuma_recent *recent, u64 part,
 	u64 was = READ_ONCE(recent->slots[part % KNUMA_RECENT]);
 
 	if (!was || upper_32_bits(was) != upper_32_bits(part) ||
-	    ((u32)now & ~1U) - (lower_32_bits(was) & ~1U) > moment)
+	    (lower_32_bits(now) & ~1U) - (lower_32_bits(was) & ~1U) > moment)
 		return KNUMA_PART_NEW;
 
 	return was & 1 ? KNUMA_PART_QUEUED : KNUMA_PART_TRIED;
@@ -221,7 +221,7 @@ static inline void knuma_recent_set(struct knuma_recent *recent, u64 part,
 				    unsigned long now, bool all)
 {
 	WRITE_ONCE(recent->slots[part % KNUMA_RECENT],
-		   (part & ~(u64)U32_MAX) | ((u32)now & ~1U) | all);
+		   (part & ~(u64)U32_MAX) | (lower_32_bits(now) & ~1U) | all);
 }
 
 /**
