@@ -35,6 +35,9 @@ def main() -> int:
         if args.jobs:
             jobs = [j for j in jobs if j.name in args.jobs.split(",")]
         bench.run(jobs)
+        if hasattr(module, "native") and "patched" in columns and not args.demo and (
+                not args.jobs or "native" in args.jobs.split(",")):
+            bench.run_native()
         figures = bench.figures(module.specs(args.demo))
         bench.save(figures)
         print(f"\n{topic}: {module.WAIT}\n")

@@ -13,6 +13,8 @@ A topic describes itself in bench/<topic>/topic.py:
     jobs(demo)       list of Job: the guest scripts to run
     specs(demo)      list of Spec: the figures to take from what they print
     plot(figures)    optional: a Plot for the report
+    native(build)    optional: figures that are taken on this machine itself,
+                     by name; job "native", in the column of the patched kernel
     sweep_jobs(), sweep_table(results)    optional: for "make bench SWEEP=1"
 
 A guest script prints "= name value" for each figure and whatever else a
@@ -226,6 +228,21 @@ class Bench:
                 for column in self.columns:
                     if column in job.columns:
                         self.boot(job, column, number)
+        self.save_values()
+
+    def run_native(self) -> None:
+        """What an emulator would tell nothing about."""
+        start = time.monotonic()
+        try:
+            figures = self.module.native(self.build)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            self.notes.append(f"{self.topic} native: {error}")
+            figures = {}
+        self.results["patched"].update({name: [value] for name, value in figures.items()})
+        self.save_values()
+        say(f"{time.monotonic() - start:5.0f} s  {self.topic} native" + ("" if figures else " FAILED: " + self.notes[-1]))
+
+    def save_values(self) -> None:
         (self.raw / "values.json").write_text(json.dumps(self.results, indent=1) + "\n")
         (self.raw / "setup.txt").write_text(setup())
 

@@ -31,6 +31,7 @@
 #include <linux/node.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/numa_balancing.h>
+#include <linux/sched/sysctl.h>
 #include <linux/sched/task.h>
 #include <linux/sizes.h>
 #include <linux/vmstat.h>
@@ -251,12 +252,19 @@ bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
 	struct knuma_node *node;
 	struct knuma_entry entry;
 
+	/* knuma_seq() has not looked. */
+	if (*nid == numa_node_id())
+		return false;
 	/* What knuma_migrated_stop() waits for. */
 	guard(rcu)();
 	if (folio_order(folio) < READ_ONCE(knuma_knobs.defer_order))
 		return false;
 	node = knuma_node_that_takes(target_nid);
-	if (!node || !has_ring(node, *nid))
+	if (!node)
+		return false;
+	/* A fault in a system with tiers has a full node make room. */
+	if (READ_ONCE(node->closed) &&
+	    (sysctl_numa_balancing_mode & NUMA_BALANCING_MEMORY_TIERING))
 		return false;
 	/* Promotion has a rate of its own, and wakes who makes room for it. */
 	if (folio_use_access_time(folio))
@@ -268,14 +276,16 @@ bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
 	/* As migrate_misplaced_folio_prepare() has it. */
 	if (folio_is_file_lru(folio) && folio_test_dirty(folio))
 		return false;
+	if (!has_ring(node, *nid))
+		return false;
 
 	knuma_fill(&entry, vma->vm_mm, folio, seq);
-	trace_knuma_queue(folio, *nid, target_nid, false);
 	if (!knuma_add(node, *nid, &entry, 1)) {
 		*flags |= TNF_MIGRATE_FAIL;
 		count_vm_events(KNUMA_QUEUE_FULL, folio_nr_pages(folio));
 		return true;
 	}
+	trace_knuma_queue(folio, *nid, target_nid, false);
 
 	/* Counts for where it will be; 2012 did so, too. */
 	*flags |= TNF_QUEUED;

@@ -44,7 +44,7 @@ enum knuma_fate {
  * @last:	source that was served last; of the daemon
  * @bucket:	how much may move; of the daemon
  * @full:	how often in turn the node had no memory; of the daemon
- * @closed:	the node has no memory: nothing is queued
+ * @closed:	it has none for what comes: nothing is queued
  * @fates:	what became of entries; of the daemon
  * @ages:	how long they had waited; of the daemon
  * @migrated:	pages that have moved; of the daemon

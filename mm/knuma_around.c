@@ -10,6 +10,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd_k.h>
+#include <linux/vmstat.h>
 
 #include "internal.h"
 #include "knuma.h"
@@ -58,8 +59,8 @@ static void find_around(struct vm_fault *vmf, unsigned long bytes,
 /*
  * Queues neighbours that their last accessor, as far as known, will have on the
  * same node. They stay inaccessible: to migrate them takes no TLB flush, and
- * spares their hinting faults. 2012's knuma_scand made whole page tables fault at once
- * for that. Returns how many pages; @all tells whether there was room.
+ * spares their hinting faults. For that, 2012's knuma_scand made whole page
+ * tables fault at once. Returns how many pages; @all tells if there was room.
  */
 static int queue_all(struct vm_fault *vmf, struct knuma_node *node, int nid,
 		     struct folio *last, const struct around *around, bool *all)
@@ -95,13 +96,31 @@ static int queue_all(struct vm_fault *vmf, struct knuma_node *node, int nid,
 	if (nr)
 		added += knuma_add(node, nid, entries, nr);
 	*all = added == queued;
+	count_vm_events(KNUMA_QUEUE_FULL, queued - added);
 
 	return added;
 }
 
 /*
+ * What nobody has accessed: unlike what a fault restores, it is not young, so
+ * that aging does not take it for used.
+ */
+static void restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep,
+		    bool writable)
+{
+	pte_t old = ptep_modify_prot_start(vmf->vma, addr, ptep);
+	pte_t pte = pte_modify(old, vmf->vma->vm_page_prot);
+
+	if (writable)
+		pte = pte_mkwrite(pte, vmf->vma);
+	ptep_modify_prot_commit(vmf->vma, addr, ptep, old, pte);
+	update_mmu_cache_range(vmf, vmf->vma, addr, ptep, 1);
+}
+
+/*
  * The task is faster than the daemon. That its neighbours would fault, too, is
- * worse than the TLB flush that they take to migrate now.
+ * worse than the TLB flush that they take to migrate now. Those that were not
+ * queued with it are left to faults of their own.
  */
 static void restore_all(struct vm_fault *vmf, int nid, int target_nid,
 			const struct around *around)
@@ -120,7 +139,7 @@ static void restore_all(struct vm_fault *vmf, int nid, int target_nid,
 		if (addr == vmf->address || !pte_protnone(pte))
 			continue;
 		folio = vm_normal_folio(vma, addr, pte);
-		if (!folio || folio_nid(folio) != nid)
+		if (!folio || !may_queue_around(folio, nid, target_nid))
 			continue;
 		/* As mpol_misplaced() has left it when it was queued. */
 		last = folio_last_cpupid(folio);
@@ -129,7 +148,7 @@ static void restore_all(struct vm_fault *vmf, int nid, int target_nid,
 		pte = pte_modify(pte, vma->vm_page_prot);
 		writable = pte_write(pte) ||
 			   (upgrade && can_change_pte_writable(vma, addr, pte));
-		numa_rebuild_single_mapping(vmf, vma, addr, ptep, writable);
+		restore(vmf, addr, ptep, writable);
 	}
 }
 

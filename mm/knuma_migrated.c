@@ -66,6 +66,15 @@ static enum knuma_fate may_take(struct knuma_node *node, int src,
 	return KNUMA_TAKEN;
 }
 
+/* There is room for as many pages as a batch has, but the last may be larger. */
+static bool fits(struct knuma_node *node, struct folio *folio,
+		 struct knuma_batch *batch)
+{
+	unsigned long pages = batch->pages + folio_nr_pages(folio);
+
+	return pages <= batch->most || migrate_has_room(node->nid, pages);
+}
+
 /*
  * Whether there is something to migrate is found out from nothing but a page
  * frame number: the page may be free by now, of somebody else, or a part of
@@ -95,13 +104,12 @@ static enum knuma_fate take_folio(struct knuma_node *node, int src,
 		if (fate == KNUMA_TAKEN && !knuma_entry_holds(node, entry, folio))
 			fate = KNUMA_POLICY;
 		if (fate == KNUMA_TAKEN &&
-		    migrate_misplaced_folio_isolate(folio, node->nid))
+		    (!fits(node, folio, batch) ||
+		     !isolate_folio_to_list(folio, &batch->folios)))
 			fate = KNUMA_BUSY;
 	}
-	if (fate == KNUMA_TAKEN) {
-		list_add_tail(&folio->lru, &batch->folios);
+	if (fate == KNUMA_TAKEN)
 		batch->pages += folio_nr_pages(folio);
-	}
 	/* Who has isolated it has a reference of its own. */
 	folio_put(folio);
 
@@ -196,7 +204,7 @@ static void collect(struct knuma_node *node, struct knuma_batch *batch,
 	}
 }
 
-/* The node has no memory to spare: for a while, nothing is queued for it. */
+/* The node has no memory for what comes: for a while, nothing is queued. */
 static unsigned long close_node(struct knuma_node *node)
 {
 	unsigned long pause = knuma_back_off(node->full, BACK_OFF_LEAST, BACK_OFF_MOST);
@@ -207,7 +215,7 @@ static unsigned long close_node(struct knuma_node *node)
 	node->full++;
 	trace_knuma_stop(node->nid, pause);
 	if (READ_ONCE(knuma_knobs.debug))
-		pr_info_ratelimited("knuma: node %d has no memory to spare, again in %u ms\n",
+		pr_info_ratelimited("knuma: node %d takes no memory, again in %u ms\n",
 				    node->nid, jiffies_to_msecs(pause));
 
 	return pause;
@@ -221,6 +229,7 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	unsigned long period = max(1UL, msecs_to_jiffies(ms));
 	struct knuma_batch batch;
 	unsigned long pages;
+	bool lacked;
 
 	pages = min3(READ_ONCE(knuma_knobs.batch_pages), limit, waiting(node));
 	/* Not for long without a look at the knobs. */
@@ -229,11 +238,10 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	if (!migrate_has_room(node->nid, pages))
 		return close_node(node);
 	WRITE_ONCE(node->closed, false);
-	node->full = 0;
 
 	mutex_lock(&node->lock);
 	collect(node, &batch, pages);
-	moved = migrate_misplaced_folios(&batch.folios, node->nid);
+	moved = migrate_misplaced_folios(&batch.folios, node->nid, &lacked);
 	bitmap_zero(node->owners, KNUMA_OWNERS);
 	bitmap_zero(node->mappings, KNUMA_OWNERS);
 	mutex_unlock(&node->lock);
@@ -244,6 +252,14 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	node->failed += batch.pages - min_t(unsigned long, moved, batch.pages);
 	if (batch.pages)
 		trace_knuma_batch(node->nid, batch.pages, moved);
+	if (moved)
+		node->full = 0;
+	/*
+	 * There may be free memory, and none for huge pages. Faults have
+	 * counted what they have queued as if it was here: they are to know.
+	 */
+	else if (lacked)
+		return close_node(node);
 
 	return 0;
 }
@@ -339,7 +355,8 @@ static struct knuma_node *node_alloc(int nid)
 {
 	struct knuma_node *node;
 
-	node = kzalloc_node(struct_size(node, rings, nr_node_ids), GFP_KERNEL, nid);
+	/* Stays: not where it would keep memory from going offline. */
+	node = kzalloc_flex(*node, rings, nr_node_ids);
 	if (!node)
 		return NULL;
 	node->nid = nid;
@@ -375,7 +392,7 @@ int knuma_migrated_run(int nid)
 	node->full = 0;
 	node->bucket.tokens = READ_ONCE(knuma_knobs.pages_to_migrate);
 	node->bucket.filled = jiffies;
-	/* On any CPU that is idle: those of the node are those that wait. */
+	/* On any idle CPU: those of the node run who waits for this memory. */
 	task = kthread_create(knuma_migrated, node, "knuma_migrated%d", nid);
 	if (IS_ERR(task))
 		return PTR_ERR(task);

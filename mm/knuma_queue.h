@@ -61,7 +61,7 @@ struct knuma_entry {
  * is stale a look at its folio.
  */
 struct knuma_ring {
-	spinlock_t lock;	/* of all below */
+	spinlock_t lock;
 	DECLARE_KFIFO_PTR(fifo, struct knuma_entry);
 	unsigned long pages;
 };
@@ -249,7 +249,8 @@ static inline long knuma_bucket_fill(struct knuma_bucket *bucket,
 				     unsigned long now, unsigned long pages,
 				     unsigned long period)
 {
-	unsigned long passed = min(now - bucket->filled, 2 * period);
+	/* A debt may be one of many periods. */
+	unsigned long passed = min(now - bucket->filled, (unsigned long)U32_MAX);
 	u64 more = div64_u64_rem((u64)pages * passed + bucket->rest, period,
 				 &bucket->rest);
 

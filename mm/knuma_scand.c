@@ -96,14 +96,15 @@ static void scan_due(bool ends)
 /* Not for long without a look at the knob. */
 static void sleep_until_next_round(void)
 {
-	unsigned long begun = jiffies, ends;
+	unsigned long begun = jiffies, now, ends;
 
 	while (!kthread_should_stop()) {
+		now = jiffies;
 		ends = begun + msecs_to_jiffies(READ_ONCE(knuma_knobs.scan_sleep_millisecs));
-		if (!time_before(jiffies, ends))
+		if (!time_before(now, ends))
 			break;
 		wait_event_freezable_timeout(scand_wait, kthread_should_stop(),
-					     min(ends - jiffies, HZ));
+					     min(ends - now, HZ));
 	}
 }
 

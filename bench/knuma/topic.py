@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from common import SPREAD_BOOTS, Figure, Job, Plot, Spec, Values, number, table
+from common import ROOT, SPREAD_BOOTS, Figure, Job, Plot, Spec, Values, number, table
 
 WAIT = "how long a task stands still for its pages that move to its node"
 FILES = ["guest.sh"]
@@ -22,6 +26,8 @@ SHOWN = "around"		# the mode of all rows that do not name one
 MIB = 256
 LOADS = {"numa01": "numa01", "numa01_local": "numa01, thread-local", "numa02": "numa02", "numa02_smt": "numa02_SMT"}
 BINDS = {"hard": "bound", "inverse": "bound to the wrong nodes"}
+WATCHED_GIB = 16		# of a process that numamap shows
+POPULATE_WRITE = 23		# MADV_POPULATE_WRITE, which mmap does not name
 WINDOWS = (0, 8, 16, 32, 64, 128, 256, 512)
 TIMES = (50, 90, 95, 99)
 
@@ -129,7 +135,36 @@ def specs(demo: bool) -> list[Spec]:
         result += in_modes(demo, f"{key}_lookup", f"lookup by a server that has changed node: {rank} take less than",
                            "us", "parallel")
     result += in_modes(demo, "t90_lookup", "memory of a server that has changed node: 90 % local after", "seconds", "parallel")
+    for kind, what in kinds.items():
+        result += [Spec(f"numamap on a process of {WATCHED_GIB} GiB, {what}: frames", "a second", "native",
+                        value(f"frames_{kind}_numamap"), better="higher"),
+                   Spec("  its share of a CPU", "%", "native", value(f"cpu_{kind}_numamap"))]
     return result
+
+
+def native(build: Path) -> dict[str, float]:
+    """numamap on a large screen, for ten seconds. In a guest, it would have
+    neither the memory nor the speed."""
+    program = build / "numamap"
+    subprocess.run(["gcc", "-O2", "-static", "-o", str(program), str(ROOT / "tools/mm/numamap.c")], check=True)
+    found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    free = int(found[1]) >> 20 if found else 0
+    if free <= WATCHED_GIB:
+        raise RuntimeError(f"needs more than {WATCHED_GIB} GiB of memory, and {free} GiB are available")
+    figures: dict[str, float] = {}
+    for kind, advice in (("4k", mmap.MADV_NOHUGEPAGE), ("thp", mmap.MADV_HUGEPAGE)):
+        with mmap.mmap(-1, WATCHED_GIB << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            memory.madvise(advice)
+            memory.madvise(POPULATE_WRITE)
+            done = subprocess.run([str(program), "--count", "200", "--stats", str(os.getpid())], check=False, text=True,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                  env=os.environ | {"COLUMNS": "200", "LINES": "50"})
+        found = re.search(r"([\d.]+) frames/s, ([\d.]+)% of a CPU", done.stderr)
+        if not found:
+            raise RuntimeError(f"numamap printed no figures: {done.stderr.strip()[:200]}")
+        figures[f"frames_{kind}_numamap"] = float(found[1])
+        figures[f"cpu_{kind}_numamap"] = float(found[2])
+    return figures
 
 
 def plot(figures: list[Figure]) -> Plot:

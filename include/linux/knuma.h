@@ -8,8 +8,10 @@
 
 #include <linux/hash.h>
 #include <linux/jump_label.h>
+#include <linux/mm.h>
 #include <linux/mm_types.h>
 #include <linux/sched/numa_balancing.h>
+#include <linux/topology.h>
 
 struct task_struct;
 struct vm_fault;
@@ -77,11 +79,18 @@ static inline bool knuma_is_enabled(void)
  * @mm:		address space that has accessed it
  * @folio:	the folio
  *
+ * Most faults find their folio where they are, and pay a comparison: it is
+ * not queued, whatever the policy has in mind for it.
+ *
+ * Context: Under the page table lock, on one CPU until knuma_queue().
  * Return: for knuma_queue().
  */
 static inline u32 knuma_seq(const struct mm_struct *mm, const struct folio *folio)
 {
-	return knuma_is_enabled() ? __knuma_seq(mm, folio) : 0;
+	if (!knuma_is_enabled() || folio_nid(folio) == numa_node_id())
+		return 0;
+
+	return __knuma_seq(mm, folio);
 }
 
 /**

@@ -150,10 +150,33 @@ static void bucket_pays_its_debt(struct kunit *test)
 	wait = knuma_bucket_wait(&bucket, 1, 100, 100);
 	KUNIT_EXPECT_GE(test, wait, 500);
 	KUNIT_EXPECT_LE(test, wait, 510);
-	/* It waits for all of it, though a look gives two periods at most. */
-	for (int i = 0; i < 10; i++)
-		knuma_bucket_fill(&bucket, 10 + 100 * (i + 1), 100, 100);
-	KUNIT_EXPECT_EQ(test, bucket.tokens, 100);
+	/* Then all of it is paid, though nobody has looked meanwhile. */
+	KUNIT_EXPECT_GE(test, knuma_bucket_fill(&bucket, 10 + wait, 100, 100), 1);
+	bucket = (struct knuma_bucket) { .tokens = 1, .filled = 0 };
+	KUNIT_EXPECT_EQ(test, knuma_bucket_fill(&bucket, ULONG_MAX, SZ_16M, 1), SZ_16M);
+}
+
+/* A daemon that moves huge pages only, and sleeps for as long as it is told. */
+static void bucket_keeps_its_rate(struct kunit *test)
+{
+	static const unsigned long rates[] = { 1, 7, 100, 511, 513, 5000 };
+
+	for (int i = 0; i < ARRAY_SIZE(rates); i++) {
+		struct knuma_bucket bucket = { .tokens = 0, .filled = 0 };
+		unsigned long now = 0, moved = 0, rate = rates[i], want = min(rate, 32UL);
+
+		while (moved < 1000 * 512) {
+			if (knuma_bucket_fill(&bucket, now, rate, 25) < (long)want) {
+				now += min(knuma_bucket_wait(&bucket, want, rate, 25), 250UL);
+				continue;
+			}
+			bucket.tokens -= 512;
+			moved += 512;
+		}
+		/* One huge page and a period more or less. */
+		KUNIT_EXPECT_LE(test, moved, rate * now / 25 + 512 + rate);
+		KUNIT_EXPECT_GE(test, moved + 512 + rate, rate * now / 25);
+	}
 }
 
 /* Parts of a page, and parts of a jiffy: time is not lost by looking often. */
@@ -248,6 +271,7 @@ static struct kunit_case knuma_cases[] = {
 	KUNIT_CASE(sources_take_turns),
 	KUNIT_CASE(bucket_holds_a_period),
 	KUNIT_CASE(bucket_pays_its_debt),
+	KUNIT_CASE(bucket_keeps_its_rate),
 	KUNIT_CASE(bucket_fills_by_parts),
 	KUNIT_CASE(full_node_is_left_alone_for_longer),
 	KUNIT_CASE(parts_are_remembered_for_a_moment),

@@ -30,6 +30,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -162,7 +163,7 @@ struct glyph {
 };
 
 static struct {
-	bool live, escapes, keys;
+	bool live, escapes, keys, foreground;
 	int rows, cols, map_rows, map_cols, history_rows;
 	struct glyph *want, *shown;
 	struct glyph now;		/* what the terminal is set to */
@@ -180,8 +181,9 @@ static double start_time;
 static double now;			/* time of this frame, from the start */
 static unsigned long frame;
 static unsigned long page_size;
-static bool stop;
+static volatile sig_atomic_t stop;
 static int signals;
+static sigset_t ending;		/* signals that end us */
 
 /* Helpers */
 
@@ -632,10 +634,10 @@ static void read_mappings(void)
 	fclose(file);
 }
 
-static void *page_in(const struct area *a, double part)
+static void *page_in(const struct area *a, double offset)
 {
-	unsigned long pages = (a->end - a->start) / page_size;
-	unsigned long n = min(part * pages, pages - 1);
+	unsigned long last = (a->end - a->start) / page_size - 1;
+	unsigned long n = min(offset / page_size, last);
 
 	return (void *)(a->start + n * page_size);
 }
@@ -650,8 +652,9 @@ static size_t pick_probes(void)
 	for (size_t i = 0; i < axis.nr * each; i++) {
 		const struct area *a = &axis.area[i / each];
 
-		batch.page[i] = page_in(a, spread(turn + i % each,
-						  scatter(a->start)));
+		batch.page[i] = page_in(a, (a->end - a->start) *
+					spread(turn + i % each,
+					       scatter(a->start)));
 	}
 	turn += each;
 	return each;
@@ -718,12 +721,14 @@ static void put_off_layout(double began)
 /* Lay the areas out on the axis, anew if the process is no longer the same. */
 static void lay_out(void)
 {
-	bool anew = far(proc.rss, axis.rss) || far(proc.size, axis.size);
+	/* Of two looks, the second one may find another program. */
+	bool anew = opt.once || far(proc.rss, axis.rss) ||
+		    far(proc.size, axis.size);
 	struct area *old = axis.area;
 	size_t nr = axis.nr;
 	double began = seconds();
 
-	if (now < (anew ? axis.next : axis.late))
+	if (!opt.once && now < (anew ? axis.next : axis.late))
 		return;
 	if (anew) {
 		axis.rss = proc.rss;
@@ -756,7 +761,7 @@ static void *page_at(double pos)
 			high = mid;
 	}
 	a = &axis.area[low];
-	return page_in(a, (pos - a->pos) / (a->end - a->start));
+	return page_in(a, pos - a->pos);
 }
 
 /* The cells */
@@ -1222,7 +1227,9 @@ static void enter_screen(void)
 	if (!screen.live)
 		return;
 	printf("\033[?25l");
-	if (!in_foreground())
+	screen.keys = false;
+	screen.foreground = in_foreground();
+	if (!screen.foreground)
 		return;
 	if (!screen.termios_known)
 		screen.termios_known = !tcgetattr(STDIN_FILENO, &screen.termios);
@@ -1244,15 +1251,35 @@ static void leave_screen(void)
 		tcsetattr(STDIN_FILENO, TCSANOW, &screen.termios);
 }
 
+static void interrupted(int sig)
+{
+	(void)sig;
+	stop = true;
+}
+
+/* Who has us ignore a signal, as nohup does, means it. */
 static void catch_signals(void)
 {
-	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE,
-				    SIGTSTP, SIGCONT, SIGWINCH };
+	static const int sigs[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM,
+				    SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT,
+				    SIGWINCH };
+	static const int ends[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	struct sigaction act;
 	sigset_t set;
 
 	sigemptyset(&set);
+	sigemptyset(&ending);
+	sigaddset(&set, SIGPIPE);
 	for (size_t i = 0; i < ARRAY_SIZE(sigs); i++)
-		sigaddset(&set, sigs[i]);
+		if (!sigaction(sigs[i], NULL, &act) && act.sa_handler != SIG_IGN)
+			sigaddset(&set, sigs[i]);
+	act = (struct sigaction){ .sa_handler = interrupted };
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		if (!sigismember(&set, ends[i]))
+			continue;
+		sigaction(ends[i], &act, NULL);
+		sigaddset(&ending, ends[i]);
+	}
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signals = signalfd(-1, &set, SFD_CLOEXEC);
 	if (signals < 0)
@@ -1305,6 +1332,8 @@ static void wait_until(double deadline)
 {
 	double left;
 
+	if (screen.live && in_foreground() != screen.foreground)
+		enter_screen();
 	do {
 		struct pollfd fds[] = {
 			{ .fd = signals, .events = POLLIN },
@@ -1339,6 +1368,24 @@ static void look(void)
 	note_past();
 }
 
+/* Nobody may be reading: then signals are to end us all the same. */
+static bool flush_frame(void)
+{
+	bool good;
+	int err;
+
+	sigprocmask(SIG_UNBLOCK, &ending, NULL);
+	good = !fflush(stdout);
+	err = errno;
+	sigprocmask(SIG_BLOCK, &ending, NULL);
+	if (!good && stop) {
+		__fpurge(stdout);
+		tcflush(STDOUT_FILENO, TCOFLUSH);
+	}
+	errno = err;
+	return good || stop;
+}
+
 static void show(void)
 {
 	if (opt.json) {
@@ -1350,7 +1397,7 @@ static void show(void)
 		else
 			print_lines();
 	}
-	if (!fflush(stdout))
+	if (flush_frame())
 		return;
 	if (errno != EPIPE)
 		die(1, "cannot write: %s", strerror(errno));
@@ -1498,15 +1545,25 @@ static void parse_options(int argc, char **argv)
 	screen.escapes = screen.live || opt.color;
 }
 
+/* How many arguments follow "--"; -1 if there is none. */
+static int count_command(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], "--"))
+			return argc - i - 1;
+	return -1;
+}
+
 int main(int argc, char **argv)
 {
 	static char frame_out[1 << 17];
+	int left, behind = count_command(argc, argv);
 	bool command;
-	int left;
 
 	parse_options(argc, argv);
 	left = argc - optind;
-	command = left > 0 && !strcmp(argv[optind - 1], "--");
+	/* Not one that has something else before it. */
+	command = left > 0 && left == behind;
 	if (opt.demo ? left > 0 : !command && left != 1)
 		usage(2);
 

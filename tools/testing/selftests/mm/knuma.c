@@ -295,12 +295,14 @@ TEST_F_TIMEOUT(comes, to_where_it_is_used, PATIENCE)
 	u = start((struct user) {
 		.folio = variant->folio,
 		.fd = variant->shared ? fd : 0,
+		.to = here,
 	});
 	ASSERT_NE(u, NULL);
 	if (variant->folio) {
 		folios = ask(u, large_folios);
 		EXPECT_GE(folios, most(u->size / variant->folio) - 1);
 	}
+	u->to = there;
 	EXPECT_TRUE(converges(u));
 	pages = pages_of(u);
 	EXPECT_GE(migrated() - moved, pages * 3 / 4);
@@ -439,10 +441,11 @@ TEST_F_TIMEOUT(knuma, batches_are_as_large_as_they_may, PATIENCE)
 	char *pages;
 	FILE *f;
 
+	ASSERT_EQ(write_text(MIGRATED "batch_pages", "4"), 0);
+	make_queue(here, there);
 	if ((mkdir(TRACE, 0755) && errno != EEXIST) ||
 	    write_text(TRACE "events/knuma/knuma_batch/enable", "1"))
 		SKIP(return, "no tracefs at /sys/kernel/tracing");
-	ASSERT_EQ(write_text(MIGRATED "batch_pages", "4"), 0);
 	u = start((struct user) { .size = 8 * MB });
 	ASSERT_NE(u, NULL);
 	EXPECT_TRUE(converges(u));
@@ -503,11 +506,13 @@ TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
 {
 	static const size_t sizes[] = { 16 * MB, 8 * MB };
 	struct user *users[2];
-	long moved;
+	long moved, before[2];
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		if (!group_create(i + 1, 0))
 			SKIP(return, "no memory cgroups");
+		before[i] = group_migrated(i + 1);
+	}
 	/* So that batches have pages of both. */
 	hold_queues();
 	for (int i = 0; i < 2; i++) {
@@ -522,8 +527,8 @@ TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
 		long pages = pages_of(users[i]);
 
 		/* Counts of all CPUs are added up now and then. */
-		EXPECT_TRUE(wait_for(group_migrated(i + 1) >= most(pages) - 512));
-		moved = group_migrated(i + 1);
+		EXPECT_TRUE(wait_for(group_migrated(i + 1) - before[i] >= most(pages) - 512));
+		moved = group_migrated(i + 1) - before[i];
 		EXPECT_LE(moved, pages + pages / 4)
 			TH_LOG("group %d: %ld of %ld pages", i + 1, moved, pages);
 		EXPECT_EQ(finish(users[i]), 0);
@@ -621,6 +626,8 @@ TEST_F_TIMEOUT(knuma, all_nodes_get_their_turn, PATIENCE)
 		SKIP(return, "needs four nodes");
 	for (int i = 0; i < 3; i++)
 		make_queue(&places[i], there);
+	/* Faults that take their neighbours along queue faster than this. */
+	ASSERT_EQ(write_text(KNUMA "faultaround_pages", "128"), 0);
 	ASSERT_EQ(write_text(MIGRATED "pages_to_migrate", "512"), 0);
 	ASSERT_EQ(write_text(MIGRATED "migrate_sleep_millisecs", "50"), 0);
 	u = start((struct user) { .size = 24 * HUGE, .to = here });
@@ -743,11 +750,13 @@ TEST_F_TIMEOUT(knuma, memory_comes_and_goes, PATIENCE)
 		if (done == before)
 			break;
 	} while (time(NULL) < end);
+	if (!done) {
+		finish(u);
+		SKIP(return, "no block can go offline: movablecore=");
+	}
 	u->to = there;
 	EXPECT_TRUE(converges(u));
 	EXPECT_EQ(finish(u), 0);
-	if (!done)
-		SKIP(return, "no block can go offline: movablecore=");
 }
 
 /* What is being held is as the device knows it, until it is given back. */
@@ -1078,6 +1087,49 @@ TEST_F_TIMEOUT(knuma, tasks_with_a_policy_are_not_scanned, PATIENCE)
 		EXPECT_TRUE(wait_for(read_long(SCAND "full_scans") > passes + 3));
 	}
 	EXPECT_LT(vm_event("numa_pte_updates") - updates, pages_of(u) / 2);
+	EXPECT_EQ(finish(u), 0);
+}
+
+/* How often all of its memory was scanned. */
+static long passes_of(struct user *u)
+{
+	char path[64], line[128];
+	long passes = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/sched", u->pid);
+	f = fopen(path, "r");
+	while (f && passes < 0 && fgets(line, sizeof(line), f))
+		sscanf(line, "mm->numa_scan_seq : %ld", &passes);
+	if (f)
+		fclose(f);
+
+	return passes;
+}
+
+/* One that was scanned is left alone, while others that come are scanned. */
+TEST_F_TIMEOUT(knuma, passes_are_as_far_apart_as_they_should, PATIENCE)
+{
+	struct user *u, *other;
+	long passes;
+
+	ASSERT_EQ(write_text(SCAND "enabled", "1"), 0);
+	u = start((struct user) { .size = MB });
+	ASSERT_NE(u, NULL);
+	if (passes_of(u) < 0)
+		SKIP(return, "no numa_scan_seq in /proc/PID/sched");
+	/* It may be in the midst of a pass now. */
+	ASSERT_EQ(write_text(SCAND "scan_sleep_pass_millisecs", "600000"), 0);
+	passes = passes_of(u);
+	ASSERT_TRUE(wait_for(passes_of(u) > passes));
+	passes = passes_of(u);
+	for (int i = 0; i < 4; i++) {
+		other = start((struct user) { .size = MB });
+		ASSERT_NE(other, NULL);
+		EXPECT_TRUE(wait_for(passes_of(other) > 0));
+		EXPECT_EQ(finish(other), 0);
+	}
+	EXPECT_LE(passes_of(u), passes + 1);
 	EXPECT_EQ(finish(u), 0);
 }
 
@@ -1601,7 +1653,7 @@ static void *race(void *arg)
 	struct racer *r = arg;
 	size_t part = RACE_BYTES / 4;
 
-	while (!stop) {
+	do {
 		if (!(r->rounds % 16))
 			run_on(&places[rand_r(&r->seed) % nr_places]);
 		if (!(r->rounds % 128)) {
@@ -1611,7 +1663,7 @@ static void *race(void *arg)
 		}
 		bad += broken(r->p, RACE_BYTES, r->key);
 		r->rounds++;
-	}
+	} while (!stop);
 	return NULL;
 }
 

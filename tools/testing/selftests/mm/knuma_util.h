@@ -347,6 +347,7 @@ static const struct setting {
 
 struct setup {
 	char old[ARRAY_SIZE(settings)][32];
+	bool begun;
 };
 
 /* Returns what is missing, or NULL. */
@@ -363,6 +364,7 @@ static inline const char *begin(struct setup *setup)
 		return "needs two nodes with CPUs and memory";
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
 		read_text(settings[i].path, setup->old[i], sizeof(setup->old[i]));
+	setup->begun = true;
 	/* What waits, and for how long, is forgotten. */
 	write_text(KNUMA "enabled", "0");
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
@@ -380,6 +382,8 @@ static inline void restore(struct setup *setup)
 {
 	char path[64];
 
+	if (!setup->begun)
+		return;
 	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) {
 		snprintf(path, sizeof(path), CPUS "cpu%ld/online", cpu);
 		write_text(path, "1");
@@ -599,10 +603,20 @@ static inline bool converges(struct user *u)
 	return come(u, most(pages_of(u)));
 }
 
-/* Until so many of its pages wait to go there, which takes a scan. */
+static inline long bring_back(struct user *u)
+{
+	return bind_to(u->p, u->size, u->from, MPOL_MF_MOVE) ?: unbind(u->p, u->size);
+}
+
+/*
+ * Until so many of its pages wait to go there, which takes a scan. Who was not
+ * looking while they did has them come once more.
+ */
 static inline bool has_queued(struct user *u, long pages)
 {
-	return wait_for(queued(u->from, u->to) >= pages);
+	return wait_for(queued(u->from, u->to) >= pages ||
+			(pages_there(u) >= most(pages_of(u)) &&
+			 (ask(u, bring_back), false)));
 }
 
 /* Faults migrate until there is a queue, which the first one asks for. */
