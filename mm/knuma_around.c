@@ -17,18 +17,21 @@
 
 #include <trace/events/knuma.h>
 
-/* Does its last accessor, if there was one, agree? */
-static bool may_queue_around(struct folio *folio, int nid, int target_nid)
+static bool may_queue(struct folio *folio)
 {
-	int last = folio_last_cpupid(folio);
-
-	if (folio_nid(folio) != nid || folio_is_zone_device(folio) ||
-	    folio_maybe_mapped_shared(folio) || folio_use_access_time(folio))
+	if (folio_is_zone_device(folio) || folio_maybe_mapped_shared(folio) ||
+	    folio_use_access_time(folio))
 		return false;
 	if (folio_is_file_lru(folio) && folio_test_dirty(folio))
 		return false;
-	if (folio_order(folio) < READ_ONCE(knuma_knobs.defer_order))
-		return false;
+
+	return folio_order(folio) >= READ_ONCE(knuma_knobs.defer_order);
+}
+
+/* Does its last accessor, if there was one, agree? */
+static bool last_accessor_agrees(struct folio *folio, int target_nid)
+{
+	int last = folio_last_cpupid(folio);
 
 	return last == (-1 & LAST_CPUPID_MASK) || knuma_last_on(last, target_nid);
 }
@@ -67,11 +70,11 @@ static int queue_all(struct vm_fault *vmf, struct knuma_node *node, int nid,
 {
 	struct vm_area_struct *vma = vmf->vma;
 	unsigned int nr = 0, queued = 0, added = 0;
-	struct knuma_entry entries[8];
+	struct knuma_entry entries[8], like = { };
+	struct address_space *mapping = NULL;
 	pte_t *ptep = around->ptep;
 	unsigned long addr;
 	struct folio *folio;
-	u32 seq;
 
 	for (addr = around->start; addr < around->end; addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
@@ -79,14 +82,22 @@ static int queue_all(struct vm_fault *vmf, struct knuma_node *node, int nid,
 		if (addr == vmf->address || !pte_protnone(pte))
 			continue;
 		folio = vm_normal_folio(vma, addr, pte);
-		if (!folio || folio == last || !may_queue_around(folio, nid, node->nid))
+		if (!folio || folio == last || folio_nid(folio) != nid ||
+		    !may_queue(folio) || !last_accessor_agrees(folio, node->nid))
 			continue;
 		last = folio;
-		seq = knuma_seq(vma->vm_mm, folio);
+		/* Most have one anon_vma. That the count is older does no harm. */
+		if (READ_ONCE(folio->mapping) != mapping) {
+			mapping = READ_ONCE(folio->mapping);
+			knuma_fill(&like, vma->vm_mm, folio,
+				   knuma_seq(vma->vm_mm, folio));
+		}
 		if (mpol_misplaced(folio, vmf, addr) != node->nid)
 			continue;
 		trace_knuma_queue(folio, nid, node->nid, true);
-		knuma_fill(&entries[nr++], vma->vm_mm, folio, seq);
+		like.pfn = folio_pfn(folio);
+		like.order = folio_order(folio);
+		entries[nr++] = like;
 		queued += folio_nr_pages(folio);
 		if (nr == ARRAY_SIZE(entries)) {
 			added += knuma_add(node, nid, entries, nr);
@@ -139,11 +150,13 @@ static void restore_all(struct vm_fault *vmf, int nid, int target_nid,
 		if (addr == vmf->address || !pte_protnone(pte))
 			continue;
 		folio = vm_normal_folio(vma, addr, pte);
-		if (!folio || !may_queue_around(folio, nid, target_nid))
+		if (!folio || folio_nid(folio) != nid)
 			continue;
 		/* As mpol_misplaced() has left it when it was queued. */
 		last = folio_last_cpupid(folio);
 		if (!cpupid_match_pid(current, last) || !knuma_last_on(last, target_nid))
+			continue;
+		if (!may_queue(folio))
 			continue;
 		pte = pte_modify(pte, vma->vm_page_prot);
 		writable = pte_write(pte) ||

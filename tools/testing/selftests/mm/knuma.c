@@ -1491,6 +1491,17 @@ static void *use_chunks(void *arg)
 
 static long (*event)(struct chunk *c);
 
+/* After some events that takes two passes of scanning. */
+static void let_some_move(void)
+{
+	const int tries = happened > 50 ? 100 : 10;
+	long before = migrated();
+
+	for (int i = 0; i < tries && !stop && migrated() - before < 64; i++)
+		usleep(5000);
+	usleep(rand() % 4000);
+}
+
 static void *disturb_chunks(void *arg)
 {
 	run_on(here);
@@ -1498,7 +1509,7 @@ static void *disturb_chunks(void *arg)
 		struct chunk *c = &chunks[rand() % CHUNKS];
 		long wrong;
 
-		usleep(rand() % 4000);
+		let_some_move();
 		pthread_mutex_lock(&c->lock);
 		wrong = event(c);
 		if (wrong < 0)
