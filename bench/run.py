@@ -75,8 +75,8 @@ def draw(plot: Plot) -> str:
     svg = re.sub(r"rgb\( *0, *0, *0\)|rgb\(128, *128, *128\)|\bblack\b|\bgr[ae]y\b", "currentColor", svg)
     # Several drawings on one page must not share the names of their parts.
     prefix = re.sub(r"\W+", "-", plot.title.lower())
-    svg = re.sub(r'id=([\'"])gp', rf"id=\1{prefix}-gp", svg)
-    svg = re.sub(r'href=([\'"])#gp', rf"href=\1#{prefix}-gp", svg)
+    svg = re.sub(r'id=([\'"])gp', rf"id=\g<1>{prefix}-gp", svg)
+    svg = re.sub(r'href=([\'"])#gp', rf"href=\g<1>#{prefix}-gp", svg)
     return svg
 
 
@@ -127,16 +127,34 @@ def last_table() -> int:
         raise SystemExit("offpath: no build/report/run.json yet: make run")
     lines = []
     for topic in json.loads(path.read_text())["topics"]:
-        figures = [Figure(m["name"], m["unit"], m["better"], m["mode"], {c: m[c] for c in COLUMNS},
-                          topic["spread"].get(m["name"], {})) for m in topic["metrics"]]
-        lines += common.rows(topic["topic"], figures)
+        lines += common.rows(topic["topic"], recorded(topic))
     print(common.markdown(lines))
     return 0
+
+
+def recorded(topic: dict) -> list[Figure]:
+    return [Figure(m["name"], m["unit"], m["better"], m["mode"], {c: m[c] for c in COLUMNS},
+                   topic.get("spread", {}).get(m["name"], {})) for m in topic["metrics"]]
+
+
+def picture(topic: str) -> int:
+    """The topic's plot of the last make bench, as a file of its own."""
+    path, module = common.BUILD / f"bench/{topic}.json", common.load(topic)
+    if not module or not path.exists():
+        raise SystemExit(f"offpath: no build/bench/{topic}.json yet: make bench TOPIC={topic}")
+    svg = draw(module.plot(recorded(json.loads(path.read_text()))))
+    print('<?xml version="1.0" encoding="utf-8"?>')
+    print(svg.replace("<svg", '<svg style="background:#fff;color:#222"', 1), end="")
+    return 0 if svg else 1
 
 
 def main(args: list[str]) -> int:
     if args[:1] == ["--markdown"]:
         return last_table()
+    if args[:1] == ["--picture"] and len(args) == 2:
+        return picture(args[1])
+    if args and args[0].startswith("-"):
+        raise SystemExit("offpath: usage: harness/run [TOPIC | --markdown | --picture TOPIC]")
     REPORT.mkdir(parents=True, exist_ok=True)
     lines: list[list[str]] = []
     parts: list[str] = []
