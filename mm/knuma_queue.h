@@ -61,7 +61,7 @@ struct knuma_entry {
  * is stale a look at its folio.
  */
 struct knuma_ring {
-	spinlock_t lock;
+	spinlock_t lock;	/* of all of it */
 	DECLARE_KFIFO_PTR(fifo, struct knuma_entry);
 	unsigned long pages;
 };

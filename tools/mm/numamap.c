@@ -181,7 +181,7 @@ static double start_time;
 static double now;			/* time of this frame, from the start */
 static unsigned long frame;
 static unsigned long page_size;
-static volatile sig_atomic_t stop;
+static sig_atomic_t stop;
 static int signals;
 static sigset_t ending;		/* signals that end us */
 

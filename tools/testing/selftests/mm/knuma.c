@@ -1090,49 +1090,6 @@ TEST_F_TIMEOUT(knuma, tasks_with_a_policy_are_not_scanned, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* How often all of its memory was scanned. */
-static long passes_of(struct user *u)
-{
-	char path[64], line[128];
-	long passes = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/sched", u->pid);
-	f = fopen(path, "r");
-	while (f && passes < 0 && fgets(line, sizeof(line), f))
-		sscanf(line, "mm->numa_scan_seq : %ld", &passes);
-	if (f)
-		fclose(f);
-
-	return passes;
-}
-
-/* One that was scanned is left alone, while others that come are scanned. */
-TEST_F_TIMEOUT(knuma, passes_are_as_far_apart_as_they_should, PATIENCE)
-{
-	struct user *u, *other;
-	long passes;
-
-	ASSERT_EQ(write_text(SCAND "enabled", "1"), 0);
-	u = start((struct user) { .size = MB });
-	ASSERT_NE(u, NULL);
-	if (passes_of(u) < 0)
-		SKIP(return, "no numa_scan_seq in /proc/PID/sched");
-	/* It may be in the midst of a pass now. */
-	ASSERT_EQ(write_text(SCAND "scan_sleep_pass_millisecs", "600000"), 0);
-	passes = passes_of(u);
-	ASSERT_TRUE(wait_for(passes_of(u) > passes));
-	passes = passes_of(u);
-	for (int i = 0; i < 4; i++) {
-		other = start((struct user) { .size = MB });
-		ASSERT_NE(other, NULL);
-		EXPECT_TRUE(wait_for(passes_of(other) > 0));
-		EXPECT_EQ(finish(other), 0);
-	}
-	EXPECT_LE(passes_of(u), passes + 1);
-	EXPECT_EQ(finish(u), 0);
-}
-
 /* What was queued may still be on its way then. */
 TEST_F_TIMEOUT(knuma, policies_hold_while_it_is_turned_off, PATIENCE)
 {
