@@ -13,7 +13,7 @@ A topic describes itself in bench/<topic>/topic.py:
     jobs(demo)       list of Job: the guest scripts to run
     specs(demo)      list of Spec: the figures to take from what they print
     plot(figures)    optional: a Plot for the report
-    native(build)    optional: figures that are taken on this machine itself,
+    native(bench)    optional: figures that are taken on this machine itself,
                      by name; job "native", in the column of the patched kernel
     sweep_jobs(), sweep_table(results)    optional: for "make bench SWEEP=1"
 
@@ -234,8 +234,8 @@ class Bench:
         """What an emulator would tell nothing about."""
         start = time.monotonic()
         try:
-            figures = self.module.native(self.build)
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            figures = self.module.native(self)
+        except (OSError, RuntimeError) as error:
             self.notes.append(f"{self.topic} native: {error}")
             figures = {}
         self.results["patched"].update({name: [value] for name, value in figures.items()})

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ROOT, SPREAD_BOOTS, Figure, Job, Plot, Spec, Values, number, table
+from common import ROOT, SPREAD_BOOTS, Bench, Figure, Job, Plot, Spec, Values, number, table
 
 WAIT = "how long a task stands still for its pages that move to its node"
 FILES = ["guest.sh"]
@@ -142,11 +142,11 @@ def specs(demo: bool) -> list[Spec]:
     return result
 
 
-def native(build: Path) -> dict[str, float]:
+def native(bench: Bench) -> dict[str, float]:
     """numamap on a large screen, for ten seconds. In a guest, it would have
     neither the memory nor the speed."""
-    program = build / "numamap"
-    subprocess.run(["gcc", "-O2", "-static", "-o", str(program), str(ROOT / "tools/mm/numamap.c")], check=True)
+    program = bench.build / "numamap"
+    bench.make(["gcc", "-O2", "-static", "-o", str(program), str(ROOT / "tools/mm/numamap.c")], "program numamap.c")
     found = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
     free = int(found[1]) >> 20 if found else 0
     if free <= WATCHED_GIB:
