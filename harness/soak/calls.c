@@ -606,7 +606,8 @@ static int call_fork(struct worker *w, struct region *r, size_t first, size_t n)
 	int status = 0;
 	pid_t pid;
 
-	if (r->wiped)
+	/* Where the pool of huge pages is empty, a child loses its pages to the parent. */
+	if (r->wiped || r->kind == HUGETLB)
 		return NOT_HERE;
 	pid = fork();
 	if (pid < 0)

@@ -190,7 +190,8 @@ bool region_map(struct worker *w, struct region *r)
 	flags |= kind == SHARED ? MAP_SHARED : MAP_PRIVATE;
 	if (kind == HUGETLB)
 		flags |= MAP_HUGETLB;
-	if (rng_chance(&w->rng, 20))
+	/* A hugetlb mapping without a reservation may get a SIGBUS instead of a page. */
+	if (rng_chance(&w->rng, 20) && kind != HUGETLB)
 		flags |= MAP_NORESERVE;
 	if (rng_chance(&w->rng, 20) && kind != HUGETLB)
 		flags |= MAP_POPULATE;

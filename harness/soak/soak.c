@@ -463,6 +463,7 @@ static void progress(void)
 	}
 	say("%lu calls, %u processes, canaries %s, neighbours:%s", worker_calls(false),
 	    program.processes, worker_canaries(), on);
+	worker_trail();
 }
 
 /*

@@ -192,6 +192,24 @@ static bool worker_done(void)
 	return over() || atomic_load(&shared->round_over) || atomic_load(&process_over);
 }
 
+/* The model allows each access, so each signal is a violation. */
+static void worker_signal(int number, siginfo_t *info, void *context)
+{
+	char *addr = info->si_addr;
+
+	(void)context;
+	for (unsigned int i = 0; i < MAX_REGIONS; i++) {
+		struct region *r = &regions[i];
+		size_t page = (addr - r->addr) / PAGE;
+
+		if (r->addr && addr >= r->addr && page < r->pages)
+			violation("contents", "signal %d at page %zu of region %u (kind %d), state %#x",
+				  number, page, i, r->kind, r->page[page].state);
+	}
+	violation("result", "signal %d at %p, in no region", number, (void *)addr);
+	_exit(1);
+}
+
 static void *worker_thread(void *arg)
 {
 	self = arg;
@@ -287,11 +305,14 @@ static void *canary_thread(void *arg)
 
 void worker_process(unsigned int process, unsigned int incarnation)
 {
+	struct sigaction signals = { .sa_sigaction = worker_signal, .sa_flags = SA_SIGINFO };
 	struct worker workers[MAX_THREADS];
 	pthread_t threads[MAX_THREADS], canary;
 	bool has_canary = nodes > 1 && listed(program.calls, "canary");
 
 	prctl(PR_SET_NAME, "soak-process");
+	sigaction(SIGSEGV, &signals, NULL);
+	sigaction(SIGBUS, &signals, NULL);
 	for (unsigned int i = 0; i < program.threads; i++) {
 		workers[i] = (struct worker) {
 			.number = process * MAX_THREADS + i,
@@ -398,6 +419,25 @@ void worker_check_canaries(void)
 		violation("starved", "%d %% of a canary's memory has come to node %d in %.0f s, in which it ran for %ld ms",
 			  percent, atomic_load(&c->node), now() - seen[i].since, cpu_ms - seen[i].cpu_ms);
 	}
+}
+
+/* The threads' newest calls, for a kernel that does not live to see a report. */
+void worker_trail(void)
+{
+	char text[1024];
+	size_t len = 0;
+
+	text[0] = 0;
+	for (unsigned int i = 0; i < program.processes * MAX_THREADS; i++) {
+		struct thread_state *thread = &shared->threads[i];
+		unsigned int next = atomic_load(&thread->next);
+		struct logged *l = &thread->log[(next - 1) % LOG_CALLS];
+
+		if (next && l->name && len < sizeof(text) - 64)
+			len += snprintf(text + len, sizeof(text) - len, " %u.%u %s(%u:%u+%u)=%d", i / MAX_THREADS,
+					i % MAX_THREADS, l->name, l->region, l->first, l->pages, l->result);
+	}
+	printf("soak: trail%s\n", text);
 }
 
 static void report_thread(unsigned int number, const struct logged *about)

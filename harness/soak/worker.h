@@ -149,6 +149,7 @@ unsigned long worker_calls(bool no_realtime);
 const char *worker_canaries(void);
 void worker_check_canaries(void);
 void worker_report(int violator);
+void worker_trail(void);
 unsigned int worker_cpus(void);
 unsigned int worker_nodes(void);
 
