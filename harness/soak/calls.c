@@ -1159,6 +1159,8 @@ static int call_group(struct worker *w, struct region *r, size_t first, size_t n
 	(void)first;
 	(void)n;
 	(void)r;
+	/* A quota or a cpuset may keep its memory from the canary. */
+	atomic_store(&shared->canaries[w->process].watched, false);
 	groups_move(&w->rng, 0);
 	return 0;
 }
