@@ -55,7 +55,8 @@ static int result(const struct region *r, size_t first, size_t n, const char *na
 		return 0;
 	if (r->sealed)
 		allowed |= E(EPERM);
-	if (error == EOPNOTSUPP && r->kind != ANON)	/* this file system cannot */
+	/* This kernel has no such call, or this file system. */
+	if (error == ENOSYS || (error == EOPNOTSUPP && r->kind != ANON))
 		return -error;
 	if (error >= 64 || !(allowed >> error & 1))
 		violation("result", "%s of region %u (kind %d, state of its first page %#x) pages %zu-%zu: %s",
