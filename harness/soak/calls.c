@@ -217,10 +217,8 @@ static void model_unmarked(struct region *r, size_t first, size_t n, int ret)
 			continue;
 		if (ret)
 			p->state |= UNKNOWN;
-		else if (p->state & STORED)
-			p->state = (p->state & ~(STORED | MARKED | MAY_ZERO)) | UNKNOWN;
 		else
-			p->stamp = 0, p->state &= ~(MARKED | MAY_ZERO | UNREAD);
+			region_zap_marked(r, i, 1);
 	}
 }
 
@@ -427,17 +425,11 @@ static int call_mlock(struct worker *w, struct region *r, size_t first, size_t n
 	ret = result(r, first, n, "mlock", syscall(SYS_mlock2, region_at(r, first), n * PAGE,
 						   (unsigned int)rng_below(&w->rng, 2)),
 		     E_TRANSIENT | E(EPERM) | E(EFAULT));
-	for (size_t i = first; i < first + n; i++) {
-		struct page *p = &r->page[i];
-
-		p->state |= LOCKED;
-		if (!(p->state & MARKED))
-			continue;
-		if (ret)
-			p->state |= UNKNOWN;
-		else
-			p->stamp = 0, p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD);
-	}
+	set_state(r, first, n, LOCKED, 0);
+	if (!ret)
+		region_zap_marked(r, first, n);
+	else if (region_any(r, first, n, MARKED))
+		set_state(r, first, n, UNKNOWN, 0);
 	return ret;
 }
 
@@ -487,7 +479,7 @@ static int call_mremap_move(struct worker *w, struct region *r, size_t first, si
 		munmap(area, to - area);
 	munmap(to + size, area + HUGE - to);
 	r->addr = to;
-	region_remapped(r);
+	region_zap_marked(r, 0, r->pages);
 	region_check(r, 0, r->pages, "contents");
 	return 0;
 }
@@ -511,7 +503,7 @@ static int call_mremap_dontunmap(struct worker *w, struct region *r, size_t firs
 				  *(volatile uint64_t *)(old + i), i / PAGE, region_number(r));
 	munmap(old, size);
 	r->addr = to;
-	region_remapped(r);
+	region_zap_marked(r, 0, r->pages);
 	region_check(r, 0, r->pages, "contents");
 	return 0;
 }
@@ -532,7 +524,7 @@ static int call_mremap_resize(struct worker *w, struct region *r, size_t first, 
 	if (to == MAP_FAILED)
 		return result(r, first, n, "mremap", -1, E_TRANSIENT | E(EFAULT));
 	if (to != r->addr)
-		region_remapped(r);
+		region_zap_marked(r, 0, r->pages);
 	r->addr = to;
 	memset(&r->page[r->pages], 0, SLOT_PAGES * sizeof(r->page[0]));
 	if (region_any(r, r->pages - 1, 1, LOCKED))
@@ -657,19 +649,6 @@ static int uffd_open(const struct region *r, size_t first, size_t n, uint64_t fe
 	return fd;
 }
 
-/* Registration zaps marked memory. */
-static void uffd_model(struct region *r, size_t first, size_t n)
-{
-	for (size_t i = first; i < first + n; i++) {
-		struct page *p = &r->page[i];
-
-		if (p->state & MARKED) {
-			p->stamp = 0;
-			p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD);
-		}
-	}
-}
-
 /* The pages come from UFFDIO_COPY. */
 static int call_uffd_copy(struct worker *w, struct region *r, size_t first, size_t n)
 {
@@ -683,7 +662,7 @@ static int call_uffd_copy(struct worker *w, struct region *r, size_t first, size
 	fd = uffd_open(r, first, n, 0, UFFDIO_REGISTER_MODE_MISSING);
 	if (fd < 0)
 		return fd;	/* part of it may have a userfaultfd already */
-	uffd_model(r, first, n);
+	region_zap_marked(r, first, n);	/* by registration */
 	if (!madvise(region_at(r, first), n * PAGE, MADV_DONTNEED)) {
 		region_zero(r, first, n);
 		for (size_t i = first; i < first + n; i++) {
@@ -722,7 +701,7 @@ static int call_uffd_wp(struct worker *w, struct region *r, size_t first, size_t
 	fd = uffd_open(r, first, n, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFDIO_REGISTER_MODE_WP);
 	if (fd < 0)
 		return fd;
-	uffd_model(r, first, n);
+	region_zap_marked(r, first, n);	/* by registration */
 	ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
 	region_check(r, first, n, "contents");
 	wp.mode = 0;

@@ -98,17 +98,28 @@ void region_check(struct region *r, size_t first, size_t n, const char *class)
 			return;
 }
 
+/*
+ * Marked memory among these pages is zapped and not marked any more. A page that
+ * was written meanwhile may have kept that: nothing says if it was marked at all.
+ */
+void region_zap_marked(struct region *r, size_t first, size_t n)
+{
+	for (size_t i = first; i < first + n; i++) {
+		struct page *p = &r->page[i];
+
+		if (!(p->state & MARKED))
+			continue;
+		if (p->state & STORED)
+			p->state |= UNKNOWN;
+		p->stamp = 0;
+		p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD);
+	}
+}
+
 /* In a child of fork(): marked memory is zero, all else as in the parent. */
 void region_check_child(struct region *r)
 {
-	for (size_t i = 0; i < r->pages; i++) {
-		struct page *p = &r->page[i];
-
-		if (p->state & MARKED) {
-			p->stamp = 0;
-			p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD);
-		}
-	}
+	region_zap_marked(r, 0, r->pages);
 	region_check(r, 0, r->pages, "contents");
 }
 
@@ -138,19 +149,6 @@ void region_zero(struct region *r, size_t first, size_t n)
 	for (size_t i = first; i < first + n; i++) {
 		r->page[i].stamp = 0;
 		r->page[i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
-	}
-}
-
-/* mremap() and the like zap marked memory. */
-void region_remapped(struct region *r)
-{
-	for (size_t i = 0; i < r->pages; i++) {
-		struct page *p = &r->page[i];
-
-		if (!(p->state & MARKED))
-			continue;
-		p->stamp = 0;
-		p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD);
 	}
 }
 

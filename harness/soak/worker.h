@@ -159,7 +159,7 @@ extern struct region regions[MAX_REGIONS];
 bool region_map(struct worker *w, struct region *r);
 void region_unmap(struct region *r);
 unsigned int region_number(const struct region *r);
-void region_remapped(struct region *r);
+void region_zap_marked(struct region *r, size_t first, size_t n);
 bool region_page_is(const struct region *r, size_t page, unsigned int state);
 bool region_any(const struct region *r, size_t first, size_t n, unsigned int state);
 bool region_check_page(struct region *r, size_t page, const char *addr, const char *class);
