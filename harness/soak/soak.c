@@ -259,7 +259,7 @@ static void program_read(const char *path)
 
 /*
  * Of each pair that is to be kept apart leave out the call or the neighbour,
- * for this round.
+ * for this round; a call with "-" for a neighbour is left out of each.
  */
 static void round_keep_apart(struct rng *rng)
 {
@@ -275,6 +275,8 @@ static void round_keep_apart(struct rng *rng)
 		if (!neighbour)
 			continue;
 		*neighbour++ = 0;
+		if (!strcmp(neighbour, "-"))
+			neighbour = pair;
 		strcat(shared->without, rng_chance(rng, 50) ? pair : neighbour);
 		strcat(shared->without, " ");
 	}
