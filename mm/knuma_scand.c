@@ -35,7 +35,10 @@ static void wake_scand(struct irq_work *work)
 
 static DEFINE_IRQ_WORK(scand_work, wake_scand);
 
-/* From the tick of @p, which alone puts it on the list. */
+/*
+ * From the tick of @p, which alone puts it on the list. The first one wakes the
+ * daemon, see Documentation/litmus-tests/mm/knuma-scand-sleep.litmus.
+ */
 bool __knuma_scan_later(struct task_struct *p)
 {
 	if (!READ_ONCE(knuma_scand.task))
@@ -142,7 +145,10 @@ static void stop_scand(void)
 	if (!task)
 		return;
 	WRITE_ONCE(knuma_scand.task, NULL);
-	/* Ticks that have seen it. */
+	/*
+	 * Ticks that have seen it, see
+	 * Documentation/litmus-tests/mm/knuma-scand-stop.litmus.
+	 */
 	synchronize_rcu();
 	irq_work_sync(&scand_work);
 	kthread_stop(task);
