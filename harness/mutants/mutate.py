@@ -38,10 +38,12 @@ SELECTOR = """\
 #include <linux/export.h>
 #include <linux/init.h>
 #include <linux/kstrtox.h>
+#include <linux/moduleparam.h>
 #include <linux/printk.h>
 
 int offpath_mutant __read_mostly;
 EXPORT_SYMBOL(offpath_mutant);
+module_param_named(mutant, offpath_mutant, int, 0644);
 
 static int __init select_mutant(char *arg)
 {
