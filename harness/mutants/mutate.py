@@ -155,7 +155,8 @@ def find(mutant: Mutant, source: str) -> Place:
 
 def choose(same: list[Mutant], old: str) -> str:
     if same[0].statement:
-        return "".join(f"if (offpath_mutant == {each.number}) {{ {each.new} }} else " for each in same) + f"{{ {old} }}"
+        chosen = "".join(f"if (offpath_mutant == {each.number}) {{ {each.new} }} else " for each in same)
+        return f"{{ {chosen}{{ {old} }} }}"
     return "(" + "".join(f"offpath_mutant == {each.number} ? ({each.new}) : " for each in same) + f"({old}))"
 
 
