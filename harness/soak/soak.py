@@ -14,7 +14,7 @@
       ALL=1                    ignore harness/soak-findings
       SHRINK_MINUTES=20        spent on a smaller program; 0: none
       CHECK_STOCK=1            build the stock kernel to see if it fails as well
-  harness/soak/run --test      what make test runs: 3 minutes, SEED=tree
+  harness/soak/run --test      3 minutes, SEED=tree, no shrinking: for make test
   harness/soak/run --check     validate harness/soak-findings
 
 Exits with 0 if the run was clean, 1 after a violation, 2 for bad input. A
@@ -171,7 +171,7 @@ class Program:
 
 @dataclass
 class Findings:
-    """What harness/soak-findings has for soak."""
+    """The lines of harness/soak-findings that soak reads."""
 
     apart: list[str] = field(default_factory=list)
     upstream: list[tuple[str, str]] = field(default_factory=list)	# class, regex
@@ -182,7 +182,7 @@ class Findings:
 
 @dataclass
 class Vocabulary:
-    """What this soak binary knows, by name."""
+    """The names that this soak binary knows."""
 
     calls: list[str]
     neighbours: list[str]
@@ -205,8 +205,8 @@ class Result:
     text: str
     seconds: float		# from soak's start
     calls: int
-    log: list[str]		# what soak printed
-    excerpt: list[str]		# what harness/boot quoted of the console
+    log: list[str]		# lines that soak printed
+    excerpt: list[str]		# console lines that harness/boot quoted
 
     def same(self, other: Result) -> bool:
         """The kind of failure that shrinking may not change."""
