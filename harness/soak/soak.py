@@ -12,7 +12,8 @@
       SHAPE="4 2 2G"           CPUs, nodes, memory, and kernel parameters
       REPLAY=FILE              run this program file
       ALL=1                    ignore harness/soak-findings
-      SHRINK_MINUTES=20        spent on a smaller program; 0: none
+      SHRINK_MINUTES=20        spent on a smaller program; 0, and the default
+                               with REPLAY: none
       CHECK_STOCK=1            build the stock kernel to see if it fails as well
   harness/soak/run --test      3 minutes, SEED=tree, no shrinking: for make test
   harness/soak/run --check     validate harness/soak-findings
@@ -572,7 +573,7 @@ def upstreams(program: Program, result: Result) -> None:
 def soak(test: bool) -> int:
     stock = bool(option("STOCK"))
     program = new_program(stock)
-    minutes = positive("SHRINK_MINUTES", "20")
+    minutes = positive("SHRINK_MINUTES", "0" if option("REPLAY") else "20")
     words = compile_soak()
     words.check(program)
     findings = Findings() if option("ALL") else read_findings()
