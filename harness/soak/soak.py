@@ -281,6 +281,7 @@ def boot(program: Program, stock: bool, out: Path, findings: Findings, stop: thr
                     grace = heard + 60	# the guest may not be able to power off
                 if live and not re.match(r"soak: (last|trail|log) ", line):
                     say(f"  {line}")
+            process.wait()
         finally:
             end()
             watcher.join()
@@ -317,7 +318,9 @@ def judge(status: int, log: list[str], errors: str, seconds: float) -> Result:
     elif status == 2:
         raise BadInput("soak takes no such program file: " + " ".join(log[-2:]))
     elif failed:
-        result.kind, result.text = "hang" if failed[1] == "hung" else "died", failed[1] + failed[2]
+        result.kind, result.text = "died", failed[1] + failed[2]
+        if failed[1] == "hung":
+            result.kind, result.text = "hang", f"the guest printed nothing after {seconds:.0f} s"
     elif status in (-signal.SIGTERM, 128 + signal.SIGTERM):
         result.kind = "stopped"
     elif status or not any(CLEAN.match(line) for line in log):
