@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # guest.sh - runs inside the guest: guest.sh PROGRAM-FILE
-# Sets up what soak's calls and neighbours use, runs soak, and exits with its
-# status. harness/init has set up swap and the first huge pages.
+# Sets up files, control groups and huge pages for soak's calls and neighbours,
+# runs soak, and exits with its status. harness/init has set up swap.
 cgroup=/sys/fs/cgroup
 export SOAK_DIR=/tmp/soak
 
