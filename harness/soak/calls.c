@@ -1037,9 +1037,10 @@ static int call_sparse(struct worker *w, struct region *r, size_t first, size_t 
 			page_fill(p + from * part, 1);
 		madvise(p + from * part, parts * part,
 			advice[rng_below(&w->rng, program.series ? ARRAY_SIZE(advice) : 4)]);
-		if (rng_chance(&w->rng, 20))
-			usleep(rng_below(&w->rng, 300000));
 	}
+	/* For long enough that the counters are read while it is there. */
+	for (double until = now() + rng_below(&w->rng, 6); now() < until && !over(); )
+		usleep(100000);
 	munmap(p, size);
 	return 0;
 }
