@@ -287,6 +287,32 @@ static void kswapd_stop(void)
 	neighbour_restore(kswapd_settings, ARRAY_SIZE(kswapd_settings));
 }
 
+/*
+ * Fragmentation: much memory is free, but in single pages. The kernel may compact
+ * it, but an allocation that does not wait for that finds no huge page.
+ */
+static bool fragmentation_start(struct rng *rng)
+{
+	uint64_t size = neighbour_room() / 4 * 3;
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	(void)rng;
+	put("/proc/self/oom_score_adj", "1000");
+	if (memory == MAP_FAILED)
+		return true;
+	madvise(memory, size, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < size; i += PAGE)
+		memory[i] = 1;
+	for (size_t i = 0; i < size; i += 2 * PAGE)
+		madvise(memory + i, PAGE, MADV_DONTNEED);
+	return true;
+}
+
+static void fragmentation_tick(struct rng *rng)
+{
+	(void)rng;
+}
+
 #define RECLAIM "{/sys/fs/cgroup{,/soak,/soak/*,/soak/*/*}/memory.reclaim," NODES "node*/reclaim}"
 
 static void reclaim_tick(struct rng *rng)
@@ -922,6 +948,7 @@ const struct neighbour neighbours[] = {
 	NEIGHBOUR(numa_balancing, 1000),
 	NEIGHBOUR(compaction, 500),
 	NEIGHBOUR(kswapd, 500),
+	VISITOR(fragmentation, 500),
 	VISITOR(reclaim, 200),
 	NEIGHBOUR(lru_gen, 1000),
 	NEIGHBOUR(damon, 5000),

@@ -450,8 +450,8 @@ def read_findings(words: Vocabulary | None = None, wrong: Callable[[str], None] 
                     wrong(f"{where}no topic '{topic}'; there are {' '.join(known)}")
                 if words and call not in words.calls:
                     wrong(f"{where}soak has no call '{call}'")
-                if words and neighbour not in words.neighbours:
-                    wrong(f"{where}soak has no neighbour '{neighbour}'")
+                if words and neighbour not in (*words.neighbours, "-"):
+                    wrong(f"{where}soak has no neighbour '{neighbour}'; '-' leaves the call out altogether")
                 found.apart.append(pair)
             case _:
                 wrong(f"{where}needs SEED, SYMPTOM, TOPIC, CALL/NEIGHBOUR with tabs between, or upstream, CLASS, REGEX")
