@@ -15,8 +15,9 @@
 #include <time.h>
 
 #define CANARY_SIZE	(8 * MIB)
-#define STARVED_SECONDS	30		/* without progress, of guest time ... */
-#define STARVED_CPU_MS	10000		/* ... in which the canary has run for so long */
+#define CANARY_TOUCHES	65536		/* in some milliseconds, before a short sleep */
+#define STARVED_SECONDS	20		/* without progress, of guest time ... */
+#define STARVED_CPU_MS	5000		/* ... in which the canary has run for so long */
 
 static _Thread_local struct worker *self;
 static unsigned int cpus, nodes, cpu_of_node[64];
@@ -282,10 +283,10 @@ static void *canary_thread(void *arg)
 	canary_place(p, node, (node + 1) % nodes, canary);
 	node = (node + 1) % nodes;
 	while (!worker_done()) {
-		for (int i = 0; i < 4096; i++)
+		for (int i = 0; i < CANARY_TOUCHES; i++)
 			(*(volatile char *)(p + rng_below(&rng, CANARY_SIZE / PAGE) * PAGE))++;
 		atomic_store(&canary->cpu_ms, thread_cpu_ms());
-		atomic_fetch_add(&canary->touches, 4096);
+		atomic_fetch_add(&canary->touches, CANARY_TOUCHES);
 		if (now() - asked > 0.5) {
 			int share = canary_share(p, node);
 
