@@ -107,6 +107,8 @@ static long sum_nr_cpus(void)
 /* Fold per-CPU counts, and free memory that only waits to be freed. */
 static void sums_settle(void)
 {
+	/* 4: no message in the kernel log. */
+	put("/proc/sys/vm/drop_caches", "4");
 	put("/proc/sys/vm/drop_caches", "3");
 	put("/sys/kernel/slab/splittable_range/shrink", "1");
 	put("/sys/kernel/slab/splittable_link/shrink", "1");
@@ -170,7 +172,7 @@ static long sum_of_nodes(const char *path, const char *key)
 
 static void sums_check_group(const char *dir)
 {
-	long batch = sum_nr_cpus() * PAGE, rest = 0, value, limit;
+	long batch = sum_nr_cpus() * PAGE, rest, value, limit;
 	char path[256];
 
 	for (size_t i = 0; i < ARRAY_SIZE(group_sums); i++) {
@@ -188,13 +190,17 @@ static void sums_check_group(const char *dir)
 			sum_wrong("counter", "%s of %s is %ld, there are no processes",
 				  key, path, value);
 	}
-	/* A tmpfs or an initramfs may keep files that the group has written. */
+	/*
+	 * A tmpfs or an initramfs may keep files that the group has written. Each
+	 * CPU keeps up to 64 pages that it has charged, for each group below, too.
+	 */
+	snprintf(path, sizeof(path), "%scgroup.stat", dir);
+	limit = (1 + get_key(path, "nr_descendants")) * 128 * batch;
 	snprintf(path, sizeof(path), "%smemory.stat", dir);
 	rest = get_key(path, "file") + get_key(path, "kernel");
 	snprintf(path, sizeof(path), "%smemory.current", dir);
 	value = get(path);
-	/* Each CPU charges 64 pages in advance, for the group and for those below it. */
-	if (value > rest + 64 * 10 * batch)
+	if (value > rest + limit)
 		sum_wrong("leak", "%s is %ld without processes; files and the kernel have %ld",
 			  path, value, rest);
 	snprintf(path, sizeof(path), "%smemory.swap.current", dir);
