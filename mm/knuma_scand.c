@@ -37,7 +37,8 @@ static DEFINE_IRQ_WORK(scand_work, wake_scand);
 
 /*
  * From the tick of @p, which alone puts @p on the list. The first task on the
- * list wakes the daemon, see Documentation/litmus-tests/mm/knuma-scand-sleep.litmus.
+ * list wakes the daemon. See
+ * Documentation/litmus-tests/mm/knuma-scand-sleep.litmus.
  */
 bool __knuma_scan_later(struct task_struct *p)
 {
