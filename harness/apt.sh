@@ -36,7 +36,8 @@ apt_suite() {
 fetch_deb() {
 	local suite=$1 package=$2 pinned=$3 sha256=$4 version=$3 dir=$BUILD/apt/$1 got
 	apt_suite "$suite" || return
-	if ! apt-cache "${apt_options[@]}" show "$package=$pinned" >/dev/null 2>&1; then
+	# Not "show PACKAGE=VERSION", which succeeds for a version that has gone.
+	if ! apt-cache "${apt_options[@]}" madison "$package" | awk '{ print $3 }' | grep -xF -- "$pinned" >/dev/null; then
 		version=$(apt-cache "${apt_options[@]}" policy "$package" | awk '$1 == "Candidate:" { print $2 }')
 		if [ -z "$version" ] || [ "$version" = "(none)" ]; then
 			say "offpath: $package is in $suite no more"

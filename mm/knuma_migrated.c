@@ -243,7 +243,7 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	collect(node, &batch, pages);
 	moved = migrate_misplaced_folios(&batch.folios, node->nid, &lacked);
 	/*
-	 * No barrier is needed before this: see
+	 * No barrier is needed before this, see
 	 * Documentation/litmus-tests/mm/knuma-batch-end.litmus.
 	 */
 	bitmap_zero(node->owners, KNUMA_OWNERS);
@@ -388,7 +388,7 @@ int knuma_migrated_run(int nid)
 		if (!node)
 			return -ENOMEM;
 		/*
-		 * Faults see it whole, see
+		 * Faults that find the node find it initialized. See
 		 * Documentation/litmus-tests/mm/knuma-node.litmus.
 		 */
 		smp_store_release(&knuma_nodes[nid], node);
@@ -426,7 +426,7 @@ void knuma_migrated_stop(int nid)
 		return;
 	WRITE_ONCE(node->task, NULL);
 	/*
-	 * Those that have seen it add under RCU, see
+	 * Faults that have found the task add to queues under RCU. See
 	 * Documentation/litmus-tests/mm/knuma-stop.litmus.
 	 */
 	synchronize_rcu();

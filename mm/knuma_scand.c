@@ -36,8 +36,9 @@ static void wake_scand(struct irq_work *work)
 static DEFINE_IRQ_WORK(scand_work, wake_scand);
 
 /*
- * From the tick of @p, which alone puts it on the list. The first one wakes the
- * daemon, see Documentation/litmus-tests/mm/knuma-scand-sleep.litmus.
+ * From the tick of @p, which alone puts @p on the list. The first task on the
+ * list wakes the daemon. See
+ * Documentation/litmus-tests/mm/knuma-scand-sleep.litmus.
  */
 bool __knuma_scan_later(struct task_struct *p)
 {
@@ -146,7 +147,7 @@ static void stop_scand(void)
 		return;
 	WRITE_ONCE(knuma_scand.task, NULL);
 	/*
-	 * Ticks that have seen it, see
+	 * Wait for ticks that have found the task. See
 	 * Documentation/litmus-tests/mm/knuma-scand-stop.litmus.
 	 */
 	synchronize_rcu();
