@@ -583,7 +583,8 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	running = calloc(nr_neighbours, sizeof(*running));
-	if (shared == MAP_FAILED || !running || nr_neighbours > MAX_NEIGHBOURS) {
+	if (shared == MAP_FAILED || !running || nr_neighbours > MAX_NEIGHBOURS ||
+	    nr_calls > MAX_CALLS) {
 		perror("soak: memory");
 		return 2;
 	}

@@ -6,6 +6,7 @@
 #include "soak.h"
 
 #define MAX_NEIGHBOURS	64
+#define MAX_CALLS	80
 #define MAX_PAGES	1024UL		/* of a region */
 #define SLOT_PAGES	64UL		/* locked together */
 #define ALL_SLOTS	0xffffU
