@@ -6,7 +6,7 @@
 
 export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
 export SCRIPT LIMIT KSRC KCONFIG FORCE MINUTES SEED REPLAY ALL SHAPE
-export SHRINK_MINUTES MUTANT
+export SHRINK_MINUTES CHECK_STOCK MUTANT
 
 VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
 VERBS += soak mutants kcsan litmus peers
@@ -22,6 +22,7 @@ help:
 	@echo 'make bisect [TOPIC=]     every prefix of the series builds, options on and off'
 	@echo 'make regress             upstream mm selftests, stock and patched side by side'
 	@echo 'make soak [TOPIC=] [MINUTES=] [SEED=] [CONFIG=guest|debug|kcsan] [REPLAY=file] [ALL=1] [STOCK=1]'
+	@echo '     [SHAPE="4 2 2G"] [SHRINK_MINUTES=] [CHECK_STOCK=1]'
 	@echo '                         random programs beside hostile neighbours, checked against a model'
 	@echo 'make mutants [TOPIC=] [MUTANT=]'
 	@echo '                         break one line of the series at a time; which test notices?'
