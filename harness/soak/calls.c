@@ -1113,7 +1113,7 @@ static int call_nice(struct worker *w, struct region *r, size_t first, size_t n)
 static int call_fifo(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	struct sched_param high = { .sched_priority = 1 + rng_below(&w->rng, 50) }, zero = { 0 };
-	double until = now() + rng_below(&w->rng, 200) / 1000.0;
+	double until = now() + rng_below(&w->rng, 200) / 1000.0, begin;
 	cpu_set_t set, old;
 
 	(void)first;
@@ -1126,10 +1126,12 @@ static int call_fifo(struct worker *w, struct region *r, size_t first, size_t n)
 	if (sched_setaffinity(0, sizeof(set), &set))
 		return -errno;
 	atomic_store(&shared->threads[w->number].realtime, true);
+	begin = now();
 	if (!sched_setscheduler(0, SCHED_FIFO, &high))
 		while (now() < until && !over())
 			;
 	sched_setscheduler(0, SCHED_OTHER, &zero);
+	atomic_fetch_add(&shared->realtime_us, (now() - begin) * 1e6);
 	atomic_store(&shared->threads[w->number].realtime, false);
 	sched_setaffinity(0, sizeof(old), &old);
 	return 0;

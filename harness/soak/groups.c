@@ -55,6 +55,7 @@ static struct groups_state {
 		double share;		/* of a CPU, by cpu.max */
 		double quota;		/* seconds of a period */
 		long usage;		/* microseconds at @since */
+		double realtime;	/* soak_realtime() at @since */
 		unsigned int exceeded;	/* checks in a row */
 	} quotas[ARRAY_SIZE(groups)];
 } *groups_state;
@@ -365,6 +366,7 @@ static void group_check_quota(size_t i)
 		quota->share = share;
 		quota->quota = of_period;
 		quota->usage = usage;
+		quota->realtime = soak_realtime();
 		quota->exceeded = 0;
 		quota->since = start;
 		return;
@@ -372,7 +374,9 @@ static void group_check_quota(size_t i)
 	/* usage was read after start, at most this much later. */
 	elapsed = now() - quota->since;
 	used = (usage - quota->usage) / 1e6;
-	allowed = share * elapsed + of_period + group_nr_cpus() * 1.004;
+	/* Real-time tasks are charged to the group, but not limited. */
+	allowed = share * elapsed + of_period + group_nr_cpus() * 1.004 +
+		  soak_realtime() - quota->realtime;
 	if (used <= allowed) {
 		quota->exceeded = 0;
 		return;

@@ -56,6 +56,11 @@ double now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+double soak_realtime(void)
+{
+	return atomic_load(&shared->realtime_us) / 1e6;
+}
+
 bool listed(const char *list, const char *name)
 {
 	size_t len = strlen(name);

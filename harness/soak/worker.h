@@ -98,6 +98,7 @@ struct shared {
 	atomic_bool neighbour_on[MAX_NEIGHBOURS];
 	atomic_int moving;		/* neighbours that move pages whatever their policy */
 	atomic_ulong policy_epoch;
+	atomic_ulong realtime_us;	/* that threads have run at SCHED_FIFO */
 	struct thread_state threads[MAX_PROCESSES * MAX_THREADS];
 	struct canary canaries[MAX_PROCESSES];
 };
