@@ -291,26 +291,34 @@ static void kswapd_stop(void)
  * Fragmentation: much memory is free, but in single pages. The kernel may compact
  * it, but an allocation that does not wait for that finds no huge page.
  */
+static char *fragmentation_memory;
+static size_t fragmentation_size, fragmentation_done;
+
 static bool fragmentation_start(struct rng *rng)
 {
-	uint64_t size = neighbour_room() / 4 * 3;
-	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
 	(void)rng;
 	put("/proc/self/oom_score_adj", "1000");
-	if (memory == MAP_FAILED)
-		return true;
-	madvise(memory, size, MADV_NOHUGEPAGE);
-	for (size_t i = 0; i < size; i += PAGE)
-		memory[i] = 1;
-	for (size_t i = 0; i < size; i += 2 * PAGE)
-		madvise(memory + i, PAGE, MADV_DONTNEED);
+	fragmentation_size = neighbour_room() / 4 * 3;
+	fragmentation_memory = mmap(NULL, fragmentation_size, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (fragmentation_memory == MAP_FAILED)
+		fragmentation_size = 0;
+	madvise(fragmentation_memory, fragmentation_size, MADV_NOHUGEPAGE);
 	return true;
 }
 
 static void fragmentation_tick(struct rng *rng)
 {
+	size_t end = fragmentation_done + 32 * MIB;
+
 	(void)rng;
+	if (end > fragmentation_size)
+		end = fragmentation_size;
+	for (size_t i = fragmentation_done; i < end; i += PAGE)
+		fragmentation_memory[i] = 1;
+	for (size_t i = fragmentation_done; i < end; i += 2 * PAGE)
+		madvise(fragmentation_memory + i, PAGE, MADV_DONTNEED);
+	fragmentation_done = end;
 }
 
 #define RECLAIM "{/sys/fs/cgroup{,/soak,/soak/*,/soak/*/*}/memory.reclaim," NODES "node*/reclaim}"
@@ -949,7 +957,7 @@ const struct neighbour neighbours[] = {
 	NEIGHBOUR(numa_balancing, 1000),
 	NEIGHBOUR(compaction, 500),
 	NEIGHBOUR(kswapd, 500),
-	VISITOR(fragmentation, 500),
+	VISITOR(fragmentation, 20),
 	VISITOR(reclaim, 200),
 	NEIGHBOUR(lru_gen, 1000),
 	NEIGHBOUR(damon, 5000),

@@ -16,7 +16,7 @@
 #define ROUND_SECONDS	60	/* more than STARVED_SECONDS, so that a round may tell */
 #define STUCK_SECONDS	60
 #define PROGRESS_SECONDS 10
-#define GRACE_SECONDS	120	/* for processes to end */
+#define GRACE_SECONDS	240	/* for processes to end, in an emulator on a busy host */
 
 struct program program = { .seconds = 300, .processes = 3, .threads = 3, .series = true };
 struct shared *shared;
@@ -357,7 +357,8 @@ static void neighbours_tick(struct rng *rng)
 			continue;
 		if (r->pid) {
 			atomic_store(&shared->neighbour_on[i], false);
-			r->until = now() + 2 + rng_below(rng, 20);
+			/* A fifth of them are on at a time, so that calls get to run. */
+			r->until = now() + 5 + rng_below(rng, 60);
 		} else {
 			atomic_store(&shared->neighbour_on[i], true);
 			if (neighbour_moves_pages(neighbours[i].name)) {
@@ -419,7 +420,7 @@ static void workers_reap(bool restart)
 
 static void neighbours_stop(void)
 {
-	double until = now() + GRACE_SECONDS;
+	double until = now() + GRACE_SECONDS, said = now();
 
 	for (unsigned int i = 0; i < nr_neighbours; i++)
 		atomic_store(&shared->neighbour_on[i], false);
@@ -429,6 +430,10 @@ static void neighbours_stop(void)
 		while (r->pid && now() < until) {
 			workers_reap(!over());
 			usleep(20000);
+			if (now() - said > PROGRESS_SECONDS) {
+				said = now();
+				say("the round is over; waits for neighbour %s", neighbours[i].name);
+			}
 		}
 		if (r->pid) {
 			violation("stuck", "neighbour %s does not end", neighbours[i].name);
@@ -505,7 +510,7 @@ static void round_run(unsigned int number, double end)
 	if (program.series)
 		knobs_default();
 	for (unsigned int i = 0; i < nr_neighbours; i++)
-		running[i].until = now() + rng_below(&rng, 10);
+		running[i].until = now() + rng_below(&rng, 40);
 	for (unsigned int i = 0; i < program.processes; i++)
 		workers_start(i);
 	while (!over() && now() < end) {

@@ -247,7 +247,7 @@ def boot(program: Program, stock: bool, out: Path, findings: Findings, stop: thr
     silence = 300 if program.config == "guest" else 480
     environment = guest_environment(program, stock) | {
         "BUILT": "1", "CPUS": cpus, "NODES": nodes, "MEM": mem, "APPEND": append, "OUT": str(out),
-        "ALLOW": "|".join(allow), "LIMIT": str(program.seconds + 2 * silence)}
+        "ALLOW": "|".join(allow), "LIMIT": str(program.seconds + 4 * silence)}
     log: list[str] = []
     begin = heard = time.monotonic()
     grace = float("inf")
