@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-# Thin: a verb is the script of that name in harness/, and each does the
-# set-up that it needs. Variables reach it through the environment, and not
-# through MAKEFLAGS, where the kernel would take V=2 for itself.
+# Thin: a verb is the script of that name in harness/, or "run" in the folder of
+# that name, and each does the set-up that it needs. Variables reach it through
+# the environment, and not through MAKEFLAGS, where the kernel would take V=2
+# for itself.
 
 export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
-export SCRIPT LIMIT KSRC KCONFIG FORCE
+export SCRIPT LIMIT KSRC KCONFIG FORCE MINUTES SEED REPLAY ALL SHAPE
+export SHRINK_MINUTES CHECK_STOCK MUTANT
 
 VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
+VERBS += soak mutants kcsan litmus peers
 
 help:
 	@echo 'make run                 build stock and patched, show what each topic does; report in build/report/'
@@ -18,8 +21,16 @@ help:
 	@echo 'make check [TOPIC=]      checkpatch, sparse, W=1, coccicheck, kernel-doc, ABI, each commit'
 	@echo 'make bisect [TOPIC=]     every prefix of the series builds, options on and off'
 	@echo 'make regress             upstream mm selftests, stock and patched side by side'
-	@echo 'make kernel [STOCK=1] [CONFIG=guest|debug|kcsan]'
-	@echo '                         one kernel, in build/kernel/{stock,patched}-{guest,debug,kcsan}/'
+	@echo 'make soak [TOPIC=] [MINUTES=] [SEED=] [CONFIG=guest|debug|kcsan] [REPLAY=file] [ALL=1] [STOCK=1]'
+	@echo '     [SHAPE="4 2 2G"] [SHRINK_MINUTES=] [CHECK_STOCK=1]'
+	@echo '                         random programs beside hostile neighbours, checked against a model'
+	@echo 'make mutants [TOPIC=] [MUTANT=]'
+	@echo '                         break one line of the series at a time; which test notices?'
+	@echo 'make kcsan [TOPIC=]      the tests of the topics on a kernel with a race detector'
+	@echo 'make litmus              the ordering arguments, by the kernel memory model'
+	@echo 'make peers               workloads of other projects, stock and patched side by side'
+	@echo 'make kernel [STOCK=1] [CONFIG=guest|debug|kcsan|vm]'
+	@echo '                         one kernel, in build/kernel/{stock,patched}-<config>/'
 	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [LIMIT=]'
 	@echo '                         boot it and run a guest script'
 	@echo 'make shell [same]        sit at its console; Ctrl-a x leaves'
@@ -31,7 +42,7 @@ help:
 	@echo 'KSRC=/path: a Linux tree to use in place of the download; FORCE=1 above discards edits'
 
 $(VERBS):
-	@unset MAKEFLAGS MFLAGS MAKELEVEL; exec harness/$@
+	@unset MAKEFLAGS MFLAGS MAKELEVEL; if [ -d harness/$@ ]; then exec harness/$@/run; else exec harness/$@; fi
 
 clean:
 	@exec harness/clean $(if $(ALL),--all)

@@ -17,7 +17,8 @@
  * that have something of that owner. A fault reads the count before it looks at
  * the policy. So an entry has an older count than now if its policy may have
  * changed, and a batch drops it; or the batch had looked before, and is waited
- * for. Those who fork share a count, see knuma_init_mm().
+ * for, see Documentation/litmus-tests/mm/knuma-policy.litmus. Those who fork
+ * share a count, see knuma_init_mm().
  */
 
 #include <linux/cpuhotplug.h>
@@ -138,6 +139,7 @@ void __knuma_mems_changed(struct task_struct *task)
 		count_change(&owner_seq[task->mm->knuma_owner]);
 }
 
+/* See Documentation/litmus-tests/mm/knuma-settle.litmus. */
 static void wait_for_batches(void)
 {
 	int nid;

@@ -242,6 +242,10 @@ static unsigned long migrate_batch(struct knuma_node *node)
 	mutex_lock(&node->lock);
 	collect(node, &batch, pages);
 	moved = migrate_misplaced_folios(&batch.folios, node->nid, &lacked);
+	/*
+	 * No barrier is needed before this, see
+	 * Documentation/litmus-tests/mm/knuma-batch-end.litmus.
+	 */
 	bitmap_zero(node->owners, KNUMA_OWNERS);
 	bitmap_zero(node->mappings, KNUMA_OWNERS);
 	mutex_unlock(&node->lock);
@@ -383,7 +387,10 @@ int knuma_migrated_run(int nid)
 		node = node_alloc(nid);
 		if (!node)
 			return -ENOMEM;
-		/* Faults see it whole. */
+		/*
+		 * Faults that find the node find it initialized. See
+		 * Documentation/litmus-tests/mm/knuma-node.litmus.
+		 */
 		smp_store_release(&knuma_nodes[nid], node);
 	}
 	if (node->task)
@@ -418,7 +425,10 @@ void knuma_migrated_stop(int nid)
 	if (!task)
 		return;
 	WRITE_ONCE(node->task, NULL);
-	/* Those that have seen it add under RCU. */
+	/*
+	 * Faults that have found the task add to queues under RCU. See
+	 * Documentation/litmus-tests/mm/knuma-stop.litmus.
+	 */
 	synchronize_rcu();
 	kthread_stop(task);
 	free_rings(node);

@@ -138,6 +138,7 @@ static inline u32 knuma_entry_age(const struct knuma_entry *entry,
  *
  * The first ones that wait start its clock, and those that make it enough end
  * it. It sleeps only if it has seen nothing wait: whoever ends that wakes it.
+ * See Documentation/litmus-tests/mm/knuma-sleep.litmus.
  *
  * Return: true if it is to be woken.
  */

@@ -35,7 +35,11 @@ static void wake_scand(struct irq_work *work)
 
 static DEFINE_IRQ_WORK(scand_work, wake_scand);
 
-/* From the tick of @p, which alone puts it on the list. */
+/*
+ * From the tick of @p, which alone puts @p on the list. The first task on the
+ * list wakes the daemon. See
+ * Documentation/litmus-tests/mm/knuma-scand-sleep.litmus.
+ */
 bool __knuma_scan_later(struct task_struct *p)
 {
 	if (!READ_ONCE(knuma_scand.task))
@@ -142,7 +146,10 @@ static void stop_scand(void)
 	if (!task)
 		return;
 	WRITE_ONCE(knuma_scand.task, NULL);
-	/* Ticks that have seen it. */
+	/*
+	 * Wait for ticks that have found the task. See
+	 * Documentation/litmus-tests/mm/knuma-scand-stop.litmus.
+	 */
 	synchronize_rcu();
 	irq_work_sync(&scand_work);
 	kthread_stop(task);

@@ -217,7 +217,8 @@ static void move_worker(struct zap_job *job, int *last, int to)
 
 /*
  * Claims a chunk for a worker that runs on @nid, or anywhere, and had its last
- * one in area *@last, and zaps it.
+ * one in area *@last, and zaps it. No two workers claim the same chunk, see
+ * Documentation/litmus-tests/mm/parallel-zap-claim.litmus.
  */
 static bool zap_chunk(struct zap_job *job, struct mmu_gather *tlb, int *last,
 		      int nid, bool helper)
@@ -290,7 +291,11 @@ static void zap_help(struct work_struct *work)
 	trace_zap_helper_leave(job->mm, reason, chunks, usecs);
 	put_helper_slot(helper->nid);
 	WRITE_ONCE(helper->running, false);
-	/* Pairs with start_helper(). The job stays until this work is done. */
+	/*
+	 * Pairs with start_helper(), see
+	 * Documentation/litmus-tests/mm/parallel-zap-leave.litmus. The job
+	 * stays until this work is done.
+	 */
 	smp_store_release(&helper->in_use, false);
 }
 
@@ -553,7 +558,10 @@ void __zap_share_finish(struct zap_job *job, struct mmu_gather *tlb)
 		for (i = 0; i < NR_ZAP_HELPERS; i++) {
 			struct zap_helper *helper = &job->helper[i];
 
-			/* If it has started, this waits for its last chunk. */
+			/*
+			 * If it has started, this waits for its last chunk. See
+			 * Documentation/litmus-tests/mm/parallel-zap-join.litmus.
+			 */
 			if (cancel_work_sync(&helper->work))
 				put_helper_slot(helper->nid);
 		}

@@ -51,7 +51,8 @@ unsigned int percpu_drain_pick(struct cpumask *mask,
 	/*
 	 * Pairs with whatever told the caller that something has been put into
 	 * a CPU's cache: a fully ordered atomic there, and no more than a
-	 * relaxed read of it here, in irq_work_sync().
+	 * relaxed read of it here, in irq_work_sync(). See
+	 * Documentation/litmus-tests/mm/percpu-drain-pick.litmus.
 	 */
 	smp_mb();
 

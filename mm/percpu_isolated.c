@@ -72,7 +72,10 @@ void percpu_drain_isolated(void)
 	    cpumask_empty(&fresh))
 		return;
 
-	/* From here on they add nothing. */
+	/*
+	 * From here on they add nothing. See
+	 * Documentation/litmus-tests/mm/percpu-drain-isolate.litmus.
+	 */
 	synchronize_rcu();
 
 	guard(cpus_read_lock)();
@@ -104,7 +107,10 @@ static ssize_t isolated_cache_store(struct kobject *kobj,
 		static_branch_enable(&isolated_cpus_hold_nothing);
 	}
 
-	/* Whoever has read the key before is done adding. */
+	/*
+	 * CPUs that have read the key before are done adding. See
+	 * Documentation/litmus-tests/mm/percpu-drain-isolate.litmus.
+	 */
 	synchronize_rcu();
 	lru_add_drain_all();
 

@@ -353,7 +353,9 @@ static bool is_zapping(const struct splittable_mm *sm, unsigned long from,
  * @to:		address after the last one
  * @part:	what was taken
  *
- * From now on reclaim will not zap it, and has finished if it had begun to.
+ * From now on reclaim will not zap it, and has finished if it had begun to. See
+ * lazyfree-take.litmus and lazyfree-wait.litmus in
+ * Documentation/litmus-tests/mm/.
  *
  * A cut in the midst of a range makes two of it, whatever the limit is: to
  * forget what follows would be wrong, and to zap it would race with who takes
@@ -552,7 +554,10 @@ bool splittable_note(struct vm_area_struct *vma, unsigned long start,
 		sm = splittable_mm_alloc(mm);
 		if (!sm)
 			goto refused;
-		/* Pairs with READ_ONCE() in splittable_of(). */
+		/*
+		 * Pairs with READ_ONCE() in splittable_of(), see
+		 * Documentation/litmus-tests/mm/lazyfree-publish.litmus.
+		 */
 		old = cmpxchg(&mm->splittable, NULL, sm);
 		if (old) {
 			splittable_mm_free(sm);

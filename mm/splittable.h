@@ -166,7 +166,8 @@ static inline struct splittable_mm *splittable_of(const struct mm_struct *mm)
 /*
  * Whether there may be notes: of an area that the caller has locked, what was
  * noted before that is seen. A range that reclaim is zapping is there as well,
- * as whoever takes it waits.
+ * as whoever takes it waits. See
+ * Documentation/litmus-tests/mm/lazyfree-in-use.litmus.
  */
 static inline bool splittable_in_use(const struct mm_struct *mm)
 {

@@ -139,7 +139,10 @@ static enum lru_status pick(struct list_head *item, struct list_lru_one *list,
 	if (victim->sm || time_after(stamp_of(sm), victim->oldest))
 		return LRU_SKIP;
 
-	/* While it is in the list, @sm and its mm are there. */
+	/*
+	 * While it is in the list, @sm and its mm are there. See
+	 * Documentation/litmus-tests/mm/lazyfree-list.litmus.
+	 */
 	if (!mmget_not_zero(sm->mm))
 		return LRU_ROTATE;
 	if (!mmap_read_trylock(sm->mm))

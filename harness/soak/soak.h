@@ -88,6 +88,7 @@ long get(const char *path);				/* a number, or -1 */
 long get_key(const char *path, const char *key);	/* "key 5", "key: 5 kB", or -1 */
 bool exists(const char *path);
 double now(void);					/* seconds, monotonic */
+double soak_realtime(void);	/* seconds that all threads have run at SCHED_FIFO */
 
 /*
  * neighbours.c: each neighbour runs in a process of its own, as root, while it

@@ -693,6 +693,29 @@ TEST_F(passed_over, by_ksm)
 		ASSERT_EQ(1, self->p[i]);
 }
 
+/*
+ * Pages that KSM has seen are in its unstable tree, as no two are alike. Their
+ * items must not stay there while the pages are splittable: KSM frees the tree
+ * after each scan, and panics if it meets an item of an old one.
+ */
+TEST_F(passed_over, by_ksm_with_pages_in_the_unstable_tree)
+{
+	const size_t part = REGION / 4;
+
+	stamp_range(self->p, REGION);
+	if (madvise(self->p, REGION, MADV_MERGEABLE) || ksm_start() < 0)
+		SKIP(return, "no KSM");
+	for (size_t i = 0; i < REGION; i += part) {
+		ASSERT_EQ(0, mark(self->p + i, part));
+		EXPECT_EQ(0, ksm_start());
+	}
+	EXPECT_EQ(0, undo(self->p, REGION));
+	EXPECT_EQ(0, ksm_start());
+	EXPECT_EQ(0, ksm_get_self_merging_pages());
+	ksm_stop();
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+}
+
 /* Until NUMA balancing has gone over this address space twice. */
 static bool be_scanned(char *p, size_t size, time_t until)
 {

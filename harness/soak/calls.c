@@ -1,0 +1,1225 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The calls: which results are documented, and what they do to the model. */
+#include "worker.h"
+
+#include <linux/fs.h>
+#include <linux/mempolicy.h>
+#include <linux/userfaultfd.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+/* Advice and system calls that the C library of an older Debian lacks. */
+#define SOAK_FREE_UNDO		26
+#define SOAK_SPLITTABLE		27
+#define SOAK_UNSPLITTABLE	28
+#define SOAK_COLLAPSE		25
+#define SOAK_DONTNEED_LOCKED	24
+#define SOAK_GUARD_INSTALL	102
+#define SOAK_GUARD_REMOVE	103
+#define SYS_MSEAL		462
+#define MREMAP_KEEP		4	/* MREMAP_DONTUNMAP */
+
+#define E(name)			(1UL << (name))
+/* Errors that memory pressure, a signal or a racing call explain anywhere. */
+#define E_TRANSIENT		(E(ENOMEM) | E(EAGAIN) | E(EINTR) | E(EBUSY))
+
+static char *region_at(const struct region *r, size_t page)
+{
+	return r->addr + page * PAGE;
+}
+
+/* Pages that this process cannot read, or write. */
+static bool unreadable(const struct region *r, size_t first, size_t n)
+{
+	return region_any(r, first, n, NO_ACCESS | GUARD);
+}
+
+static bool unwritable(const struct region *r, size_t first, size_t n)
+{
+	return region_any(r, first, n, NO_ACCESS | GUARD | READ_ONLY);
+}
+
+/* Report an error that is not in @allowed; returns 0 or -errno. */
+static int result(const struct region *r, size_t first, size_t n, const char *name, long ret,
+		  unsigned long allowed)
+{
+	int error = errno;
+
+	if (ret >= 0)
+		return 0;
+	if (r->sealed)
+		allowed |= E(EPERM);
+	/* This kernel has no such call, or this file system. */
+	if (error == ENOSYS || (error == EOPNOTSUPP && r->kind != ANON))
+		return -error;
+	if (error >= 64 || !(allowed >> error & 1))
+		violation("result", "%s of region %u (kind %d, state of its first page %#x) pages %zu-%zu: %s",
+			  name, region_number(r), r->kind, r->page[first].state, first, first + n - 1,
+			  strerror(error));
+	return -error;
+}
+
+static void set_state(struct region *r, size_t first, size_t n, unsigned int set, unsigned int clear)
+{
+	for (size_t i = first; i < first + n; i++)
+		r->page[i].state = (r->page[i].state & ~clear) | set;
+}
+
+/* Half done at an error: a page has what it had, or zeroes. */
+static void half_zeroed(struct region *r, size_t first, size_t n)
+{
+	set_state(r, first, n, UNREAD, 0);
+}
+
+static int call_read(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	(void)w;
+	region_check(r, first, n, "contents");
+	return 0;
+}
+
+static int call_write(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	/* A store to marked memory is a bug of the program, but a harmless one. */
+	if (region_any(r, first, n, MARKED) && rng_chance(&w->rng, 90))
+		return NOT_HERE;
+	region_write(w, r, first, n);
+	return 0;
+}
+
+enum effect {
+	NO_EFFECT,
+	FREES,			/* may be zero */
+	ZEROES,			/* as MADV_DONTNEED */
+	REMOVES,		/* from the file, too */
+	MARKS,
+	UNMARKS,
+	UNDOES,
+	GUARDS,
+	UNGUARDS,
+	WIPES,
+	MERGES,
+};
+
+struct advice {
+	const char *name;
+	int advice;
+	enum effect effect;
+	unsigned long errors;		/* besides E_TRANSIENT */
+	unsigned long errors_locked;	/* in mlock()ed memory */
+	unsigned long errors_other;	/* not in private anonymous memory */
+};
+
+#define E_POPULATE	(E(EFAULT) | E(EINVAL))
+static const struct advice advices[] = {
+	{ "free", MADV_FREE, FREES, 0, E(EINVAL), E(EINVAL) },
+	{ "dontneed", MADV_DONTNEED, ZEROES, 0, E(EINVAL), E(EINVAL) },
+	{ "dontneed_locked", SOAK_DONTNEED_LOCKED, ZEROES, 0, 0, E(EINVAL) },
+	{ "willneed", MADV_WILLNEED, NO_EFFECT, E(EBADF) | E(EIO), 0, 0 },
+	{ "normal", MADV_NORMAL, NO_EFFECT, 0, 0, 0 },
+	{ "random", MADV_RANDOM, NO_EFFECT, 0, 0, 0 },
+	{ "sequential", MADV_SEQUENTIAL, NO_EFFECT, 0, 0, 0 },
+	{ "remove", MADV_REMOVE, REMOVES, E(EINVAL), E(EINVAL), E(EINVAL) | E(EACCES) },
+	{ "dontfork", MADV_DONTFORK, WIPES, 0, 0, 0 },
+	{ "dofork", MADV_DOFORK, NO_EFFECT, 0, 0, E(EINVAL) },
+	{ "wipeonfork", MADV_WIPEONFORK, WIPES, 0, 0, E(EINVAL) },
+	{ "keeponfork", MADV_KEEPONFORK, NO_EFFECT, 0, 0, E(EINVAL) },
+	{ "dontdump", MADV_DONTDUMP, NO_EFFECT, 0, 0, E(EINVAL) },
+	{ "dodump", MADV_DODUMP, NO_EFFECT, 0, 0, E(EINVAL) },
+	{ "mergeable", MADV_MERGEABLE, MERGES, E(EINVAL), 0, E(EINVAL) },
+	{ "unmergeable", MADV_UNMERGEABLE, NO_EFFECT, E(EINVAL), 0, E(EINVAL) },
+	{ "hugepage", MADV_HUGEPAGE, NO_EFFECT, E(EINVAL), 0, E(EINVAL) },
+	{ "nohugepage", MADV_NOHUGEPAGE, NO_EFFECT, E(EINVAL), 0, E(EINVAL) },
+	{ "cold", MADV_COLD, NO_EFFECT, 0, E(EINVAL), E(EINVAL) },
+	{ "pageout", MADV_PAGEOUT, NO_EFFECT, 0, E(EINVAL), E(EINVAL) },
+	{ "populate_read", MADV_POPULATE_READ, NO_EFFECT, E_POPULATE, 0, E_POPULATE },
+	{ "populate_write", MADV_POPULATE_WRITE, NO_EFFECT, E_POPULATE, 0, E_POPULATE },
+	{ "collapse", SOAK_COLLAPSE, NO_EFFECT, E(EINVAL) | E(EFAULT), 0, E(EINVAL) | E(EFAULT) },
+	{ "guard_install", SOAK_GUARD_INSTALL, GUARDS, 0, E(EINVAL), E(EINVAL) },
+	{ "guard_remove", SOAK_GUARD_REMOVE, UNGUARDS, 0, E(EINVAL), E(EINVAL) },
+	{ "free_undo", SOAK_FREE_UNDO, UNDOES, E(ENODATA), E(EINVAL), E(EINVAL) },
+	{ "splittable", SOAK_SPLITTABLE, MARKS, 0, E(EINVAL), E(EINVAL) },
+	{ "unsplittable", SOAK_UNSPLITTABLE, UNMARKS, 0, E(EINVAL), E(EINVAL) },
+};
+
+static bool is_anon(const struct region *r)
+{
+	return r->kind == ANON;
+}
+
+/* The pages are zapped: anonymous ones read zero, those of a file what it has. */
+static void model_zapped(struct region *r, size_t first, size_t n)
+{
+	if (is_anon(r) || r->kind == FILE_PRIVATE || r->kind == HUGETLB)
+		region_zero(r, first, n);
+}
+
+static void model_guarded(struct region *r, size_t first, size_t n)
+{
+	model_zapped(r, first, n);
+	set_state(r, first, n, GUARD, MARKED | STORED);
+}
+
+/*
+ * MADV_FREE_UNDO returned 0: each page still has what the program wrote. Pages
+ * that were lost before they were marked again are no part of that.
+ */
+static void model_undone(struct region *r, size_t first, size_t n, int ret)
+{
+	if (ret && ret != -ENODATA)
+		return;
+	for (size_t i = first; i < first + n; i++) {
+		struct page *p = &r->page[i];
+
+		if (ret && p->state & MAY_ZERO)
+			p->state |= UNREAD;
+		p->state &= ~(MAY_ZERO | MARKED);
+		if (p->state & STORED)
+			p->state = (p->state & ~STORED) | UNKNOWN;
+		if (!ret && !region_check_page(r, i, region_at(r, i), "undo"))
+			return;
+	}
+}
+
+static void model_marked(struct region *r, size_t first, size_t n, int ret)
+{
+	if (!is_anon(r)) {
+		if (!ret)
+			model_zapped(r, first, n);
+		else
+			half_zeroed(r, first, n);
+		return;
+	}
+	if (!ret) {
+		set_state(r, first, n, MARKED | MAY_ZERO, 0);
+		return;
+	}
+	/* Part of it may be marked: unmark that. */
+	half_zeroed(r, first, n);
+	if (madvise(region_at(r, first), n * PAGE, SOAK_FREE_UNDO) && errno != ENODATA)
+		set_state(r, first, n, UNKNOWN | MARKED, 0);
+	else
+		set_state(r, first, n, 0, MARKED | MAY_ZERO);
+}
+
+static void model_unmarked(struct region *r, size_t first, size_t n, int ret)
+{
+	for (size_t i = first; i < first + n; i++) {
+		struct page *p = &r->page[i];
+
+		if (!(p->state & MARKED))
+			continue;
+		if (ret)
+			p->state |= UNKNOWN;
+		else
+			region_zap_marked(r, i, 1);
+	}
+}
+
+static void model_advised(struct region *r, size_t first, size_t n, const struct advice *a, int ret)
+{
+	switch (a->effect) {
+	case NO_EFFECT:
+		break;
+	case FREES:
+		if (is_anon(r))
+			set_state(r, first, n, MAY_ZERO, 0);
+		break;
+	case ZEROES:
+		if (!ret)
+			model_zapped(r, first, n);
+		else if (is_anon(r) || r->kind == FILE_PRIVATE || r->kind == HUGETLB)
+			half_zeroed(r, first, n);
+		/* Whether the mark outlives MADV_DONTNEED is not documented. */
+		if (region_any(r, first, n, MARKED))
+			for (size_t i = first; i < first + n; i++)
+				r->page[i].state |= r->page[i].state & MARKED ? MAY_ZERO : 0;
+		break;
+	case REMOVES:
+		if (is_anon(r))
+			break;
+		if (r->kind == FILE_PRIVATE)
+			break;
+		if (!ret)
+			region_zero(r, first, n);
+		else
+			half_zeroed(r, first, n);
+		break;
+	case MARKS:
+		model_marked(r, first, n, ret);
+		break;
+	case UNMARKS:
+		model_unmarked(r, first, n, ret);
+		break;
+	case UNDOES:
+		model_undone(r, first, n, ret);
+		break;
+	case GUARDS:
+		if (!ret)
+			model_guarded(r, first, n);
+		else
+			set_state(r, first, n, GUARD | UNKNOWN, 0);
+		break;
+	case UNGUARDS:
+		if (!ret)
+			set_state(r, first, n, 0, GUARD);
+		break;
+	case WIPES:
+		r->wiped = true;
+		break;
+	case MERGES:
+		r->merged = true;
+		break;
+	}
+}
+
+static const struct advice *find_advice(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(advices); i++)
+		if (!strcmp(advices[i].name, name))
+			return &advices[i];
+	abort();
+}
+
+static long advise(const struct region *r, size_t first, size_t n, const struct advice *a)
+{
+	return madvise(region_at(r, first), n * PAGE, a->advice);
+}
+
+/* The same by process_madvise(), in two parts. */
+static long advise_vector(const struct region *r, size_t first, size_t n, const struct advice *a)
+{
+	struct iovec parts[2] = {
+		{ region_at(r, first), n / 2 * PAGE },
+		{ region_at(r, first + n / 2), (n - n / 2) * PAGE },
+	};
+	int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
+	long ret = syscall(SYS_process_madvise, pidfd, parts, 2UL, a->advice, 0);
+	int error = errno;
+
+	close(pidfd);
+	errno = error;
+	/* It stops at the first part that fails. */
+	if (ret >= 0 && ret < (long)(n * PAGE)) {
+		errno = a->effect == UNDOES ? ENODATA : EAGAIN;
+		return -1;
+	}
+	return ret;
+}
+
+static int call_advice(struct worker *w, struct region *r, size_t first, size_t n, const char *name)
+{
+	const struct advice *a = find_advice(name);
+	unsigned long errors = a->errors | E_TRANSIENT;
+	int ret;
+
+	if (r->kind == HUGETLB) {
+		/* Whole huge pages, or EINVAL. */
+		first = first / 512 * 512;
+		n = r->pages - first;
+		errors |= E(EINVAL) | E(EFAULT);
+	}
+	if (region_any(r, first, n, LOCKED))
+		errors |= a->errors_locked;
+	if (!is_anon(r))
+		errors |= a->errors_other | E(EACCES) | E(EBADF) | E(ENOSPC);
+	if (a->effect == UNDOES && unreadable(r, first, n))
+		return NOT_HERE;	/* the check of its result needs the contents */
+	if (region_any(r, first, n, UNREAD) && a->effect == FREES && !unreadable(r, first, n))
+		region_check(r, first, n, "contents");
+	if (rng_chance(&w->rng, 15) && n > 1 && a->effect != GUARDS && a->effect != UNGUARDS) {
+		ret = result(r, first, n, name, advise_vector(r, first, n, a), errors | E(EPERM) | E(EINVAL));
+		/* It has left out the part after the one with a hole. */
+		if (ret && a->effect == UNDOES)
+			advise(r, first, n, a);
+	} else {
+		ret = result(r, first, n, name, advise(r, first, n, a), errors);
+	}
+	model_advised(r, first, n, a, ret);
+	return ret;
+}
+
+#define ADVICE(name)								\
+static int call_##name(struct worker *w, struct region *r, size_t first, size_t n)	\
+{										\
+	return call_advice(w, r, first, n, #name);				\
+}
+ADVICE(free)
+ADVICE(dontneed)
+ADVICE(dontneed_locked)
+ADVICE(willneed)
+ADVICE(normal)
+ADVICE(random)
+ADVICE(sequential)
+ADVICE(remove)
+ADVICE(dontfork)
+ADVICE(dofork)
+ADVICE(wipeonfork)
+ADVICE(keeponfork)
+ADVICE(dontdump)
+ADVICE(dodump)
+ADVICE(mergeable)
+ADVICE(unmergeable)
+ADVICE(nohugepage)
+ADVICE(cold)
+ADVICE(pageout)
+ADVICE(populate_read)
+ADVICE(populate_write)
+ADVICE(guard_install)
+ADVICE(guard_remove)
+ADVICE(free_undo)
+ADVICE(splittable)
+ADVICE(unsplittable)
+
+static int call_hugepage(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	r->huge = true;
+	return call_advice(w, r, first, n, "hugepage");
+}
+
+static int call_collapse(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	r->huge = true;
+	return call_advice(w, r, first, n, "collapse");
+}
+
+static int call_mprotect(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static const struct {
+		int prot;
+		unsigned int state;
+	} kinds[] = {
+		{ PROT_READ | PROT_WRITE, 0 },
+		{ PROT_READ | PROT_WRITE, 0 },
+		{ PROT_READ | PROT_WRITE, 0 },
+		{ PROT_READ, READ_ONLY },
+		{ PROT_NONE, NO_ACCESS },
+	};
+	size_t kind = rng_below(&w->rng, ARRAY_SIZE(kinds));
+	int ret;
+
+	if (r->kind == HUGETLB)
+		first = 0, n = r->pages;
+	ret = result(r, first, n, "mprotect",
+		     mprotect(region_at(r, first), n * PAGE, kinds[kind].prot),
+		     E_TRANSIENT | E(EACCES));
+	if (!ret)
+		set_state(r, first, n, kinds[kind].state, READ_ONLY | NO_ACCESS);
+	else if (ret != -EPERM)
+		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
+	return ret;
+}
+
+static int call_mlock(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	int ret;
+
+	if (r->kind == HUGETLB)
+		return NOT_HERE;
+	ret = result(r, first, n, "mlock", syscall(SYS_mlock2, region_at(r, first), n * PAGE,
+						   (unsigned int)rng_below(&w->rng, 2)),
+		     E_TRANSIENT | E(EPERM) | E(EFAULT));
+	set_state(r, first, n, LOCKED, 0);
+	if (!ret)
+		region_zap_marked(r, first, n);
+	else if (region_any(r, first, n, MARKED))
+		set_state(r, first, n, UNKNOWN, 0);
+	return ret;
+}
+
+static int call_munlock(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	int ret;
+
+	(void)w;
+	if (r->kind == HUGETLB)
+		return NOT_HERE;
+	ret = result(r, first, n, "munlock", munlock(region_at(r, first), n * PAGE), E_TRANSIENT);
+	if (!ret)
+		set_state(r, first, n, 0, LOCKED);
+	return ret;
+}
+
+static char *reserve(size_t size)
+{
+	return mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+static int call_mremap_move(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	size_t size = r->pages * PAGE;
+	char *area = reserve(size + HUGE), *to;
+	int ret;
+
+	(void)w;
+	if (area == MAP_FAILED)
+		return -errno;
+	/* As well aligned as before, or not at all. */
+	to = rng_chance(&w->rng, 70) ? area + -(uintptr_t)area % HUGE : area + PAGE;
+	ret = result(r, first, n, "mremap",
+		     mremap(r->addr, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED ? -1 : 0,
+		     E_TRANSIENT | E(EFAULT) | E(EINVAL));
+	if (ret == -EPERM) {
+		munmap(area, size + HUGE);
+		return ret;
+	}
+	if (ret) {
+		/* A part may have been moved, if it was several mappings. */
+		munmap(area, size + HUGE);
+		region_unmap(r);
+		return ret;
+	}
+	if (to > area)
+		munmap(area, to - area);
+	munmap(to + size, area + HUGE - to);
+	r->addr = to;
+	region_zap_marked(r, 0, r->pages);
+	region_check(r, 0, r->pages, "contents");
+	return 0;
+}
+
+/* The contents move, and leave zeroes behind. */
+static int call_mremap_dontunmap(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	size_t size = r->pages * PAGE;
+	char *to, *old = r->addr;
+	bool writable = !unwritable(r, 0, r->pages);
+
+	(void)w;
+	if (!is_anon(r))
+		return NOT_HERE;
+	to = mremap(r->addr, size, size, MREMAP_MAYMOVE | MREMAP_KEEP, NULL);
+	if (to == MAP_FAILED)
+		return result(r, first, n, "mremap", -1, E_TRANSIENT | E(EFAULT) | E(EINVAL));
+	for (size_t i = 0; writable && i < size; i += PAGE * 7)
+		if (*(volatile uint64_t *)(old + i))
+			violation("contents", "MREMAP_DONTUNMAP left %#lx at page %zu of region %u",
+				  *(volatile uint64_t *)(old + i), i / PAGE, region_number(r));
+	munmap(old, size);
+	r->addr = to;
+	region_zap_marked(r, 0, r->pages);
+	region_check(r, 0, r->pages, "contents");
+	return 0;
+}
+
+/* Shrink by a slot, then grow again: new memory is zero. */
+static int call_mremap_resize(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	size_t size = r->pages * PAGE, less = SLOT_PAGES * PAGE;
+	char *to;
+
+	(void)w;
+	if (!is_anon(r) || r->pages <= SLOT_PAGES || region_any(r, 0, r->pages, NO_ACCESS | READ_ONLY))
+		return NOT_HERE;
+	if (mremap(r->addr, size, size - less, 0) == MAP_FAILED)
+		return result(r, first, n, "mremap", -1, E_TRANSIENT | E(EFAULT));
+	r->pages -= SLOT_PAGES;
+	to = mremap(r->addr, size - less, size, MREMAP_MAYMOVE);
+	if (to == MAP_FAILED)
+		return result(r, first, n, "mremap", -1, E_TRANSIENT | E(EFAULT));
+	if (to != r->addr)
+		region_zap_marked(r, 0, r->pages);
+	r->addr = to;
+	memset(&r->page[r->pages], 0, SLOT_PAGES * sizeof(r->page[0]));
+	if (region_any(r, r->pages - 1, 1, LOCKED))
+		set_state(r, r->pages, SLOT_PAGES, LOCKED, 0);
+	r->pages += SLOT_PAGES;
+	/* Resizing may zap the marked pages around it. */
+	for (size_t i = 0; i < r->pages; i++)
+		if (r->page[i].state & MARKED)
+			r->page[i].state |= UNKNOWN;
+	region_check(r, 0, r->pages, "contents");
+	return 0;
+}
+
+/* New memory in place of the old. */
+static int call_map_fixed(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+
+	if (!is_anon(r))
+		return NOT_HERE;
+	if (rng_chance(&w->rng, 30))
+		flags |= MAP_POPULATE;
+	if (rng_chance(&w->rng, 30))
+		flags |= MAP_NORESERVE;
+	if (mmap(region_at(r, first), n * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+		return result(r, first, n, "mmap", -1, E_TRANSIENT);
+	memset(&r->page[first], 0, n * sizeof(r->page[0]));
+	if (r->nodes)
+		r->nodes = 0;	/* the new part has no policy */
+	return 0;
+}
+
+static int call_remap(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	(void)first;
+	(void)n;
+	if (r->sealed)
+		return NOT_HERE;
+	region_unmap(r);
+	return region_map(w, r) ? 0 : -ENOMEM;
+}
+
+/* From now on the contents of memory that is not writable do not change. */
+static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	int ret;
+
+	(void)w;
+	if (region_number(r) > 1)
+		return NOT_HERE;	/* sealed memory stays until the process ends */
+	ret = result(r, first, n, "mseal", syscall(SYS_MSEAL, r->addr, r->pages * PAGE, 0UL),
+		     E_TRANSIENT);
+	if (ret)
+		return ret;
+	r->sealed = true;
+	for (size_t i = 0; i < r->pages; i++) {
+		struct page *p = &r->page[i];
+
+		if (!(p->state & MARKED) || !(p->state & (READ_ONLY | NO_ACCESS)))
+			continue;
+		p->state = (p->state & ~(MARKED | MAY_ZERO)) | UNREAD;
+		if (p->state & STORED)
+			p->state = (p->state & ~STORED) | UNKNOWN;
+	}
+	return 0;
+}
+
+static int call_fork(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	bool exec = rng_chance(&w->rng, 20), killed = rng_chance(&w->rng, 20);
+	bool write = rng_chance(&w->rng, 50);
+	int status = 0;
+	pid_t pid;
+
+	/* Where the pool of huge pages is empty, a child loses its pages to the parent. */
+	if (r->wiped || r->kind == HUGETLB)
+		return NOT_HERE;
+	pid = fork();
+	if (pid < 0)
+		return result(r, first, n, "fork", -1, E_TRANSIENT);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* A child's own errors are violations, too; shared memory is the parent's. */
+		region_check_child(r);
+		if (write && (is_anon(r) || r->kind == FILE_PRIVATE)) {
+			region_write(w, r, first, n);
+			region_check(r, first, n, "contents");
+		}
+		if (exec)
+			execl("/proc/self/exe", "soak", "--exit", NULL);
+		while (killed && !over())
+			usleep(1000);
+		_exit(0);
+	}
+	if (killed) {
+		usleep(rng_below(&w->rng, 20000));
+		kill(pid, SIGKILL);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	/* The parent has what it had. */
+	region_check(r, first, n, "contents");
+	return 0;
+}
+
+static int uffd_open(const struct region *r, size_t first, size_t n, uint64_t features, uint64_t mode)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)region_at(r, first), n * PAGE },
+		.mode = mode,
+	};
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), error;
+
+	if (fd < 0)
+		return -errno;
+	if (ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &reg)) {
+		error = errno;
+		close(fd);
+		return -error;
+	}
+	return fd;
+}
+
+/* The pages come from UFFDIO_COPY. */
+static int call_uffd_copy(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static _Thread_local char source[PAGE] __attribute__((aligned(4096)));
+	int fd;
+
+	if (!is_anon(r) || unwritable(r, first, n) || region_any(r, first, n, LOCKED) || r->sealed)
+		return NOT_HERE;
+	if (n > SLOT_PAGES)
+		n = SLOT_PAGES;
+	fd = uffd_open(r, first, n, 0, UFFDIO_REGISTER_MODE_MISSING);
+	if (fd < 0)
+		return fd;	/* part of it may have a userfaultfd already */
+	region_zap_marked(r, first, n);	/* by registration */
+	if (!madvise(region_at(r, first), n * PAGE, MADV_DONTNEED)) {
+		region_zero(r, first, n);
+		for (size_t i = first; i < first + n; i++) {
+			uint32_t stamp = ++w->next_stamp;
+			struct uffdio_copy copy = {
+				.dst = (uintptr_t)region_at(r, i),
+				.src = (uintptr_t)source,
+				.len = PAGE,
+			};
+
+			page_fill(source, stamp);
+			if (ioctl(fd, UFFDIO_COPY, &copy))
+				continue;	/* the page stays a hole */
+			r->page[i].stamp = stamp;
+			r->page[i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
+		}
+	} else {
+		half_zeroed(r, first, n);
+	}
+	close(fd);
+	region_check(r, first, n, "contents");
+	return 0;
+}
+
+static int call_uffd_wp(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { (uintptr_t)region_at(r, first), n * PAGE },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	int fd;
+
+	(void)w;
+	if (!is_anon(r) || unwritable(r, first, n) || r->sealed)
+		return NOT_HERE;
+	fd = uffd_open(r, first, n, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFDIO_REGISTER_MODE_WP);
+	if (fd < 0)
+		return fd;
+	region_zap_marked(r, first, n);	/* by registration */
+	ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	region_check(r, first, n, "contents");
+	wp.mode = 0;
+	ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	close(fd);
+	region_check(r, first, n, "contents");
+	return 0;
+}
+
+#ifndef UFFDIO_MOVE
+struct uffdio_move {
+	uint64_t dst, src, len, mode;
+	int64_t move;
+};
+#define UFFDIO_MOVE	_IOWR(UFFDIO, 0x05, struct uffdio_move)
+#endif
+
+/* Pages move to a new mapping, and leave holes. */
+static int call_uffd_move(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	size_t done = 0;
+	char *to;
+	int fd, ret = 0;
+
+	(void)w;
+	if (n > SLOT_PAGES)
+		n = SLOT_PAGES;
+	if (!is_anon(r) || unwritable(r, first, n) || r->sealed ||
+	    region_any(r, first, n, MARKED | LOCKED))
+		return NOT_HERE;
+	to = mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (to == MAP_FAILED)
+		return -errno;
+	fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0) {
+		struct uffdio_api api = { .api = UFFD_API, .features = 1UL << 16 };
+		struct uffdio_register reg = {
+			.range = { (uintptr_t)to, n * PAGE },
+			.mode = UFFDIO_REGISTER_MODE_MISSING,
+		};
+		struct uffdio_move move = {
+			.dst = (uintptr_t)to,
+			.src = (uintptr_t)region_at(r, first),
+			.len = n * PAGE,
+		};
+
+		if (!ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &reg)) {
+			if (!ioctl(fd, UFFDIO_MOVE, &move))
+				done = n;
+			else if (move.move > 0)
+				done = move.move / PAGE;
+			ret = done == n ? 0 : -errno;
+		}
+		close(fd);
+	}
+	for (size_t i = first; i < first + done; i++) {
+		if (!region_check_page(r, i, to + (i - first) * PAGE, "contents"))
+			break;
+		region_zero(r, i, 1);
+	}
+	munmap(to, n * PAGE);
+	region_check(r, first, n, "contents");
+	return ret;
+}
+
+/* The kernel copies the pages: what arrives is what they have. */
+static void check_copy(struct region *r, size_t first, size_t n, const char *copy)
+{
+	for (size_t i = first; i < first + n; i++)
+		if (!region_check_page(r, i, copy + (i - first) * PAGE, "contents"))
+			return;
+}
+
+static int call_vm_readv(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static _Thread_local char copy[SLOT_PAGES * PAGE] __attribute__((aligned(4096)));
+	struct iovec local = { copy, 0 }, remote = { region_at(r, first), 0 };
+	ssize_t got;
+
+	(void)w;
+	if (unreadable(r, first, n) || region_any(r, first, n, MAY_ZERO | MARKED))
+		return NOT_HERE;	/* a torn copy cannot be read again */
+	n = n < SLOT_PAGES ? n : SLOT_PAGES;
+	local.iov_len = remote.iov_len = n * PAGE;
+	got = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+	if (got < 0)
+		return result(r, first, n, "process_vm_readv", -1, E_TRANSIENT | E(EFAULT));
+	check_copy(r, first, got / PAGE, copy);
+	return 0;
+}
+
+static int call_vmsplice(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static _Thread_local char copy[4 * PAGE];
+	struct iovec part = { region_at(r, first), 0 };
+	int ends[2], ret = 0;
+	ssize_t got;
+
+	if (unreadable(r, first, n) || region_any(r, first, n, MAY_ZERO | MARKED) || pipe(ends))
+		return NOT_HERE;
+	n = n < 4 ? n : 4;
+	part.iov_len = n * PAGE;
+	got = vmsplice(ends[1], &part, 1, SPLICE_F_NONBLOCK);
+	if (got < 0) {
+		ret = result(r, first, n, "vmsplice", -1, E_TRANSIENT | E(EFAULT));
+	} else {
+		/* The pin lasts for a moment. */
+		usleep(rng_below(&w->rng, 5000));
+		for (ssize_t at = 0; at < got; ) {
+			ssize_t more = read(ends[0], copy + at, got - at);
+
+			if (more <= 0)
+				break;
+			at += more;
+		}
+		check_copy(r, first, got / PAGE, copy);
+	}
+	close(ends[0]);
+	close(ends[1]);
+	return ret;
+}
+
+/* Write the pages to a file past the page cache, and read others back from it. */
+static int call_direct_io(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	char *dir = getenv("SOAK_DIR") ?: "/tmp";
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600);
+	static _Thread_local char copy[16 * PAGE] __attribute__((aligned(4096)));
+	ssize_t got;
+	int ret = 0;
+
+	n = n < 16 ? n : 16;
+	if (fd < 0)
+		return NOT_HERE;
+	if (unwritable(r, first, n) || region_any(r, first, n, MAY_ZERO | MARKED)) {
+		close(fd);
+		return NOT_HERE;
+	}
+	got = pwrite(fd, region_at(r, first), n * PAGE, 0);
+	if (got < 0) {
+		ret = result(r, first, n, "write", -1, E_TRANSIENT | E(EFAULT) | E(EINVAL) | E(ENOSPC) | E(EIO));
+	} else if (pread(fd, copy, got, 0) == got) {
+		check_copy(r, first, got / PAGE, copy);
+		/* And into the pages. */
+		for (ssize_t i = 0; i < got / (ssize_t)PAGE; i++)
+			page_fill(copy + i * PAGE, ++w->next_stamp);
+		if (pwrite(fd, copy, got, 0) == got) {
+			ssize_t back = pread(fd, region_at(r, first), got, 0);
+			uint32_t stamp = w->next_stamp - got / PAGE;
+
+			for (ssize_t i = 0; i < got / (ssize_t)PAGE; i++) {
+				struct page *p = &r->page[first + i];
+
+				stamp++;
+				if (back == got) {
+					p->stamp = stamp;
+					p->state &= ~(UNREAD | UNKNOWN);
+				} else {
+					p->state |= UNKNOWN;
+				}
+			}
+		}
+	}
+	close(fd);
+	region_check(r, first, n, "contents");
+	return ret;
+}
+
+static unsigned long random_nodes(struct worker *w)
+{
+	return 1 + rng_below(&w->rng, (1UL << worker_nodes()) - 1);
+}
+
+static int call_mbind(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	unsigned long nodes = random_nodes(w), epoch = policy_epoch();
+	unsigned int flags = rng_chance(&w->rng, 50) ? MPOL_MF_MOVE | MPOL_MF_STRICT : 0;
+	static const int modes[] = { MPOL_DEFAULT, MPOL_BIND, MPOL_BIND, MPOL_PREFERRED, MPOL_INTERLEAVE };
+	int mode = modes[rng_below(&w->rng, ARRAY_SIZE(modes))], ret;
+
+	r->nodes = 0;
+	ret = result(r, first, n, "mbind",
+		     syscall(SYS_mbind, region_at(r, first), n * PAGE, mode,
+			     mode == MPOL_DEFAULT ? NULL : &nodes, mode == MPOL_DEFAULT ? 0UL : 64UL, flags),
+		     E_TRANSIENT | E(EIO) | E(EFAULT) | E(EINVAL));
+	if (!ret && mode == MPOL_BIND && n == r->pages && flags && is_anon(r)) {
+		r->nodes = nodes;
+		r->epoch = epoch;
+	}
+	return ret;
+}
+
+/* No page is on a node that the policy forbids. */
+static int call_nodes(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static _Thread_local void *addr[MAX_PAGES];
+	static _Thread_local int status[MAX_PAGES];
+
+	(void)w;
+	if (!r->nodes || r->merged || r->huge || r->touched_policy)
+		return NOT_HERE;
+	for (size_t i = 0; i < n; i++)
+		addr[i] = region_at(r, first + i);
+	if (syscall(SYS_move_pages, 0, n, addr, NULL, status, 0))
+		return -errno;
+	if (r->epoch != policy_epoch() || !r->epoch)
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		if (status[i] >= 0 && !(r->nodes >> status[i] & 1))
+			violation("policy", "page %zu of region %u is on node %d, its policy allows %#lx",
+				  first + i, region_number(r), status[i], r->nodes);
+	return 0;
+}
+
+static int call_move_pages(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static _Thread_local void *addr[MAX_PAGES];
+	static _Thread_local int node[MAX_PAGES], status[MAX_PAGES];
+
+	for (size_t i = 0; i < n; i++) {
+		addr[i] = region_at(r, first + i);
+		node[i] = rng_below(&w->rng, worker_nodes());
+	}
+	r->touched_policy = true;
+	return result(r, first, n, "move_pages",
+		      syscall(SYS_move_pages, 0, n, addr, node, status, MPOL_MF_MOVE),
+		      E_TRANSIENT | E(ENOENT) | E(EACCES) | E(ENODEV) | E(EIO) | E(EFAULT));
+}
+
+static int call_migrate_pages(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	unsigned long from = random_nodes(w), to = random_nodes(w);
+
+	for (unsigned int i = 0; i < MAX_REGIONS; i++)
+		regions[i].touched_policy = true;
+	return result(r, first, n, "migrate_pages", syscall(SYS_migrate_pages, 0, 64UL, &from, &to),
+		      E_TRANSIENT | E(EPERM) | E(EINVAL) | E(EIO));
+}
+
+static int call_set_mempolicy(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static const int modes[] = { MPOL_DEFAULT, MPOL_DEFAULT, MPOL_BIND, MPOL_PREFERRED, MPOL_INTERLEAVE };
+	int mode = modes[rng_below(&w->rng, ARRAY_SIZE(modes))];
+	unsigned long nodes = random_nodes(w);
+
+	return result(r, first, n, "set_mempolicy",
+		      syscall(SYS_set_mempolicy, mode, mode == MPOL_DEFAULT ? NULL : &nodes,
+			      mode == MPOL_DEFAULT ? 0UL : 64UL), E_TRANSIENT | E(EINVAL));
+}
+
+static int call_pagemap(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static _Thread_local uint64_t entries[MAX_PAGES];
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	ssize_t got;
+
+	(void)w;
+	if (fd < 0)
+		return -errno;
+	got = pread(fd, entries, n * sizeof(entries[0]), (uintptr_t)region_at(r, first) / PAGE * sizeof(entries[0]));
+	if (got != (ssize_t)(n * sizeof(entries[0])))
+		result(r, first, n, "pagemap", got < 0 ? -1 : 0, E_TRANSIENT);
+	close(fd);
+	return 0;
+}
+
+#ifndef PAGEMAP_SCAN
+struct page_region {
+	uint64_t start, end, categories;
+};
+struct pm_scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define PAGEMAP_SCAN	_IOWR('f', 16, struct pm_scan_arg)
+#endif
+
+static int call_pagemap_scan(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	struct page_region found[32];
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = (uintptr_t)region_at(r, first),
+		.end = (uintptr_t)region_at(r, first + n),
+		.vec = (uintptr_t)found,
+		.vec_len = ARRAY_SIZE(found),
+		.category_anyof_mask = 0x3f,
+		.return_mask = 0x3f,
+	};
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), ret;
+
+	(void)w;
+	if (fd < 0)
+		return -errno;
+	ret = result(r, first, n, "PAGEMAP_SCAN", ioctl(fd, PAGEMAP_SCAN, &arg), E_TRANSIENT);
+	close(fd);
+	return ret;
+}
+
+static int call_clear_refs(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	char what[2] = { '1' + rng_below(&w->rng, 4), 0 };
+
+	(void)first;
+	(void)n;
+	(void)r;
+	return put("/proc/self/clear_refs", what);
+}
+
+/*
+ * A mapping without a reservation, of up to a terabyte, gets advice; few of its
+ * pages are ever touched.
+ */
+static int call_sparse(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static const int advice[] = {
+		MADV_FREE, MADV_DONTNEED, MADV_COLD, MADV_HUGEPAGE,
+		SOAK_SPLITTABLE, SOAK_SPLITTABLE, SOAK_FREE_UNDO, SOAK_UNSPLITTABLE,
+	};
+	size_t size = HUGE << rng_below(&w->rng, 20), part = size / 16;
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	(void)first;
+	(void)n;
+	(void)r;
+	if (p == MAP_FAILED)
+		return -errno;
+	for (int i = 0; i < 8; i++) {
+		size_t from = rng_below(&w->rng, 16), parts = 1 + rng_below(&w->rng, 16 - from);
+
+		if (rng_chance(&w->rng, 50))
+			page_fill(p + from * part, 1);
+		madvise(p + from * part, parts * part,
+			advice[rng_below(&w->rng, program.series ? ARRAY_SIZE(advice) : 4)]);
+	}
+	/* For long enough that the counters are read while it is there. */
+	for (double until = now() + rng_below(&w->rng, 6); now() < until && !over(); )
+		usleep(100000);
+	munmap(p, size);
+	return 0;
+}
+
+/* Enough memory for several workers to unmap. */
+static int call_large(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	size_t size = (16 + rng_below(&w->rng, 80)) * MIB;
+	char *p;
+
+	(void)first;
+	(void)n;
+	(void)r;
+	if (get_key("/proc/meminfo", "MemAvailable") < (long)(size >> 10) * 3)
+		return NOT_HERE;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	if (rng_chance(&w->rng, 60))
+		madvise(p, size, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < size && !over(); i += PAGE)
+		*(volatile char *)(p + i) = 1;
+	if (rng_chance(&w->rng, 30)) {
+		madvise(p, size, MADV_DONTNEED);
+		for (size_t i = 0; i < size; i += 61 * PAGE)
+			if (*(volatile char *)(p + i))
+				violation("contents", "MADV_DONTNEED left page %zu of %zu", i / PAGE, size / PAGE);
+	} else if (rng_chance(&w->rng, 30)) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		if (pid > 0)
+			waitpid(pid, NULL, 0);
+	}
+	munmap(p, size);
+	return 0;
+}
+
+static int call_affinity(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	cpu_set_t set;
+
+	(void)first;
+	(void)n;
+	(void)r;
+	CPU_ZERO(&set);
+	for (unsigned int cpu = 0; cpu < worker_cpus(); cpu++)
+		if (rng_chance(&w->rng, 60))
+			CPU_SET(cpu, &set);
+	/* EINVAL if the CPUs are offline, or not in the cpuset. */
+	return sched_setaffinity(0, sizeof(set), &set) ? -errno : 0;
+}
+
+static int call_nice(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static const int policies[] = { SCHED_OTHER, SCHED_OTHER, SCHED_BATCH, SCHED_IDLE };
+	struct sched_param zero = { 0 };
+
+	(void)first;
+	(void)n;
+	(void)r;
+	if (atomic_load(&shared->threads[w->number].realtime))
+		return NOT_HERE;
+	sched_setscheduler(0, policies[rng_below(&w->rng, ARRAY_SIZE(policies))], &zero);
+	return setpriority(PRIO_PROCESS, 0, (int)rng_below(&w->rng, 30) - 10) ? -errno : 0;
+}
+
+/* A real-time task keeps its CPU for a moment. CPU 0 is left to the others. */
+static int call_fifo(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	struct sched_param high = { .sched_priority = 1 + rng_below(&w->rng, 50) }, zero = { 0 };
+	double until = now() + rng_below(&w->rng, 200) / 1000.0, begin;
+	cpu_set_t set, old;
+
+	(void)first;
+	(void)n;
+	(void)r;
+	if (worker_cpus() < 2 || sched_getaffinity(0, sizeof(old), &old))
+		return NOT_HERE;
+	CPU_ZERO(&set);
+	CPU_SET(1 + rng_below(&w->rng, worker_cpus() - 1), &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		return -errno;
+	atomic_store(&shared->threads[w->number].realtime, true);
+	begin = now();
+	if (!sched_setscheduler(0, SCHED_FIFO, &high))
+		while (now() < until && !over())
+			;
+	sched_setscheduler(0, SCHED_OTHER, &zero);
+	atomic_fetch_add(&shared->realtime_us, (now() - begin) * 1e6);
+	atomic_store(&shared->threads[w->number].realtime, false);
+	sched_setaffinity(0, sizeof(old), &old);
+	return 0;
+}
+
+static int call_group(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	(void)first;
+	(void)n;
+	(void)r;
+	/* A quota or a cpuset may keep its memory from the canary. */
+	atomic_store(&shared->canaries[w->process].watched, false);
+	groups_move(&w->rng, 0);
+	return 0;
+}
+
+/* The process ends, with all that it has; another one starts in its place. */
+static int call_exit(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	(void)w;
+	(void)first;
+	(void)n;
+	(void)r;
+	_exit(0);
+}
+
+const struct call calls[] = {
+	{ "read", 60, false, false, NULL, call_read },
+	{ "write", 80, false, false, NULL, call_write },
+	{ "free", 30, false, false, "lazyfree", call_free },
+	{ "dontneed", 15, false, false, "parallel-zap", call_dontneed },
+	{ "dontneed_locked", 3, false, false, NULL, call_dontneed_locked },
+	{ "willneed", 3, false, false, NULL, call_willneed },
+	{ "normal", 1, false, false, NULL, call_normal },
+	{ "random", 1, false, false, NULL, call_random },
+	{ "sequential", 1, false, false, NULL, call_sequential },
+	{ "remove", 4, false, false, NULL, call_remove },
+	{ "dontfork", 1, false, false, NULL, call_dontfork },
+	{ "dofork", 1, false, false, NULL, call_dofork },
+	{ "wipeonfork", 1, false, false, NULL, call_wipeonfork },
+	{ "keeponfork", 1, false, false, NULL, call_keeponfork },
+	{ "dontdump", 1, false, false, NULL, call_dontdump },
+	{ "dodump", 1, false, false, NULL, call_dodump },
+	{ "mergeable", 8, false, false, "lazyfree", call_mergeable },
+	{ "unmergeable", 2, false, false, NULL, call_unmergeable },
+	{ "hugepage", 10, false, false, "lazyfree knuma", call_hugepage },
+	{ "nohugepage", 4, false, false, NULL, call_nohugepage },
+	{ "cold", 5, false, false, NULL, call_cold },
+	{ "pageout", 8, false, false, "lazyfree", call_pageout },
+	{ "populate_read", 4, false, false, NULL, call_populate_read },
+	{ "populate_write", 4, false, false, NULL, call_populate_write },
+	{ "collapse", 8, false, false, "lazyfree", call_collapse },
+	{ "guard_install", 4, false, false, NULL, call_guard_install },
+	{ "guard_remove", 8, false, false, NULL, call_guard_remove },
+	{ "free_undo", 30, false, true, "lazyfree", call_free_undo },
+	{ "splittable", 30, false, true, "lazyfree", call_splittable },
+	{ "unsplittable", 20, false, true, "lazyfree", call_unsplittable },
+	{ "mprotect", 12, false, false, NULL, call_mprotect },
+	{ "mlock", 4, false, false, "percpu-drain", call_mlock },
+	{ "munlock", 6, false, false, "percpu-drain", call_munlock },
+	{ "mremap_move", 4, true, false, NULL, call_mremap_move },
+	{ "mremap_dontunmap", 3, true, false, NULL, call_mremap_dontunmap },
+	{ "mremap_resize", 3, true, false, NULL, call_mremap_resize },
+	{ "map_fixed", 6, false, false, "parallel-zap", call_map_fixed },
+	{ "remap", 8, true, false, "parallel-zap", call_remap },
+	{ "mseal", 1, true, false, "lazyfree", call_mseal },
+	{ "fork", 8, true, false, "parallel-zap", call_fork },
+	{ "uffd_copy", 4, false, false, NULL, call_uffd_copy },
+	{ "uffd_wp", 3, false, false, NULL, call_uffd_wp },
+	{ "uffd_move", 3, false, false, NULL, call_uffd_move },
+	{ "vm_readv", 5, false, false, NULL, call_vm_readv },
+	{ "vmsplice", 4, false, false, NULL, call_vmsplice },
+	{ "direct_io", 4, false, false, NULL, call_direct_io },
+	{ "mbind", 10, false, false, "knuma", call_mbind },
+	{ "nodes", 10, true, false, "knuma", call_nodes },
+	{ "move_pages", 4, false, false, "knuma", call_move_pages },
+	{ "migrate_pages", 1, false, false, "knuma", call_migrate_pages },
+	{ "set_mempolicy", 3, false, false, "knuma", call_set_mempolicy },
+	{ "pagemap", 3, false, false, NULL, call_pagemap },
+	{ "pagemap_scan", 3, false, false, NULL, call_pagemap_scan },
+	{ "clear_refs", 1, false, false, NULL, call_clear_refs },
+	{ "sparse", 3, false, false, "lazyfree", call_sparse },
+	{ "large", 1, false, false, "parallel-zap vmalloc-purge", call_large },
+	{ "affinity", 2, false, false, "parallel-zap", call_affinity },
+	{ "nice", 2, false, false, "parallel-zap", call_nice },
+	{ "fifo", 1, false, false, "percpu-drain", call_fifo },
+	{ "group", 1, false, false, "parallel-zap", call_group },
+	{ "exit", 1, true, false, "parallel-zap", call_exit },
+};
+
+const unsigned int nr_calls = ARRAY_SIZE(calls);

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Regions of memory, and which contents each page of them may have. */
+#include "worker.h"
+
+#include <sys/mman.h>
+
+#define WORDS		8			/* of a page that carry its stamp */
+#define STRIDE		(PAGE / WORDS / sizeof(uint64_t))
+#define PATIENCE	50			/* rounds in which a page may change from old to zero */
+
+struct region regions[MAX_REGIONS];
+
+unsigned int region_number(const struct region *r)
+{
+	return r - regions;
+}
+
+static uint64_t page_word(uint32_t stamp, unsigned int word)
+{
+	return stamp ? ((uint64_t)stamp << 32) + 0x50a0 + word : 0;
+}
+
+void page_fill(char *addr, uint32_t stamp)
+{
+	volatile uint64_t *p = (volatile uint64_t *)addr;
+
+	for (unsigned int i = 0; i < WORDS; i++)
+		p[i * STRIDE] = page_word(stamp, i);
+}
+
+/* The number of words of a page that belong to @stamp. */
+static unsigned int page_words(const char *addr, uint32_t stamp, uint64_t *odd)
+{
+	const volatile uint64_t *p = (const volatile uint64_t *)addr;
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < WORDS; i++) {
+		uint64_t value = p[i * STRIDE];
+
+		if (value == page_word(stamp, i))
+			n++;
+		else
+			*odd = value;
+	}
+	return n;
+}
+
+bool region_page_is(const struct region *r, size_t page, unsigned int state)
+{
+	return r->page[page].state & state;
+}
+
+bool region_any(const struct region *r, size_t first, size_t n, unsigned int state)
+{
+	for (size_t i = first; i < first + n; i++)
+		if (r->page[i].state & state)
+			return true;
+	return false;
+}
+
+/*
+ * Check that the page at @addr, usually @page of @r, has contents that it may
+ * have, and learn from it what it has. Returns false after a violation of @class.
+ */
+bool region_check_page(struct region *r, size_t page, const char *addr, const char *class)
+{
+	struct page *p = &r->page[page];
+	uint64_t odd = 0;
+
+	if (p->state & (NO_ACCESS | GUARD | UNKNOWN | STORED))
+		return true;
+	for (int i = 0; i < PATIENCE; i++) {
+		if (page_words(addr, p->stamp, &odd) == WORDS) {
+			p->state &= ~UNREAD;
+			return true;
+		}
+		if (p->state & (MAY_ZERO | UNREAD) && page_words(addr, 0, &odd) == WORDS) {
+			if (p->state & UNREAD) {
+				p->stamp = 0;
+				p->state &= ~UNREAD;
+			}
+			return true;
+		}
+		/* Reclaim may have dropped the page between two words. */
+		if (!(p->state & (MAY_ZERO | UNREAD)))
+			break;
+	}
+	violation(class, "region %u (kind %d at %p) page %zu state %#x: expected stamp %#x%s, found %#lx",
+		  region_number(r), r->kind, (void *)r->addr, page, p->state, p->stamp,
+		  p->state & (MAY_ZERO | UNREAD) ? " or zero" : "", (unsigned long)odd);
+	return false;
+}
+
+void region_check(struct region *r, size_t first, size_t n, const char *class)
+{
+	for (size_t i = first; i < first + n; i++)
+		if (!region_check_page(r, i, r->addr + i * PAGE, class))
+			return;
+}
+
+/*
+ * Marked memory among these pages is zapped and not marked any more. A page that
+ * was written meanwhile may have kept that: nothing says if it was marked at all.
+ */
+void region_zap_marked(struct region *r, size_t first, size_t n)
+{
+	for (size_t i = first; i < first + n; i++) {
+		struct page *p = &r->page[i];
+
+		if (!(p->state & MARKED))
+			continue;
+		if (p->state & STORED)
+			p->state |= UNKNOWN;
+		p->stamp = 0;
+		p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD);
+	}
+}
+
+/* In a child of fork(): marked memory is zero, all else as in the parent. */
+void region_check_child(struct region *r)
+{
+	region_zap_marked(r, 0, r->pages);
+	region_check(r, 0, r->pages, "contents");
+}
+
+void region_write(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	for (size_t i = first; i < first + n; i++) {
+		struct page *p = &r->page[i];
+		uint32_t stamp;
+
+		if (p->state & (NO_ACCESS | GUARD | READ_ONLY))
+			continue;
+		stamp = ++w->next_stamp;
+		page_fill(r->addr + i * PAGE, stamp);
+		if (p->state & MARKED) {
+			p->stored = stamp;
+			p->state |= STORED;
+		} else {
+			p->stamp = stamp;
+			p->state &= ~(MAY_ZERO | UNREAD | STORED | UNKNOWN);
+		}
+	}
+}
+
+/* The pages are gone, and read zero when they come back. */
+void region_zero(struct region *r, size_t first, size_t n)
+{
+	for (size_t i = first; i < first + n; i++) {
+		r->page[i].stamp = 0;
+		r->page[i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
+	}
+}
+
+static int region_open(enum region_kind kind, size_t size)
+{
+	char path[128];
+	int fd;
+
+	if (kind == MEMFD) {
+		fd = memfd_create("soak", MFD_CLOEXEC);
+	} else {
+		snprintf(path, sizeof(path), "%s", getenv("SOAK_DIR") ?: "/tmp");
+		fd = open(path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	}
+	if (fd >= 0 && ftruncate(fd, size)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/* Map a region of a random kind and size, aligned to huge pages. */
+bool region_map(struct worker *w, struct region *r)
+{
+	static const enum region_kind kinds[] = {
+		ANON, ANON, ANON, ANON, ANON, ANON, SHARED, MEMFD, FILE_SHARED, FILE_PRIVATE, HUGETLB,
+	};
+	size_t pages = (1 + rng_below(&w->rng, MAX_PAGES / SLOT_PAGES)) * SLOT_PAGES;
+	enum region_kind kind = kinds[rng_below(&w->rng, ARRAY_SIZE(kinds))];
+	int flags = MAP_ANONYMOUS | MAP_FIXED, fd = -1;
+	char *area, *addr;
+	size_t size;
+
+	if (rng_chance(&w->rng, 50) || kind == HUGETLB)
+		pages = rng_chance(&w->rng, 50) ? HUGE / PAGE : 2 * HUGE / PAGE;
+	size = pages * PAGE;
+	flags |= kind == SHARED ? MAP_SHARED : MAP_PRIVATE;
+	if (kind == HUGETLB)
+		flags |= MAP_HUGETLB;
+	/* A hugetlb mapping without a reservation may get a SIGBUS instead of a page. */
+	if (rng_chance(&w->rng, 20) && kind != HUGETLB)
+		flags |= MAP_NORESERVE;
+	if (rng_chance(&w->rng, 20) && kind != HUGETLB)
+		flags |= MAP_POPULATE;
+	if (kind == MEMFD || kind == FILE_SHARED || kind == FILE_PRIVATE) {
+		fd = region_open(kind, size);
+		if (fd < 0)
+			return false;
+		flags = (flags & ~(MAP_ANONYMOUS | MAP_PRIVATE)) |
+			(kind == FILE_PRIVATE ? MAP_PRIVATE : MAP_SHARED);
+	}
+	area = mmap(NULL, size + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (area == MAP_FAILED)
+		goto close;
+	addr = area + -(uintptr_t)area % HUGE;
+	if (mmap(addr, size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED) {
+		munmap(area, size + HUGE);
+		goto close;
+	}
+	if (addr > area)
+		munmap(area, addr - area);
+	munmap(addr + size, area + HUGE - addr);
+	r->kind = kind;
+	r->addr = addr;
+	r->pages = pages;
+	r->fd = fd;
+	r->sealed = r->touched_policy = r->merged = r->huge = r->wiped = false;
+	r->nodes = 0;
+	memset(r->page, 0, sizeof(r->page));
+	return true;
+close:
+	if (fd >= 0)
+		close(fd);
+	return false;
+}
+
+void region_unmap(struct region *r)
+{
+	if (munmap(r->addr, r->pages * PAGE))
+		violation("result", "munmap() of region %u: %s", region_number(r), strerror(errno));
+	if (r->fd >= 0)
+		close(r->fd);
+	r->addr = NULL;
+}

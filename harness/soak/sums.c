@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Sums of the kernel that return to their start values when all processes of
+ * the program have exited: memory that is mapped, charged, isolated or queued.
+ */
+#include "soak.h"
+
+#include <glob.h>
+#include <limits.h>
+#include <stdarg.h>
+
+#define MEMINFO		"/proc/meminfo"
+#define VMSTAT		"/proc/vmstat"
+#define SLABINFO	"/proc/slabinfo"
+#define GROUPS		"/sys/fs/cgroup/soak{,/*,/*/*}/"
+#define NODES		"/sys/devices/system/node/node[0-9]*/"
+#define KNUMA_QUEUED	"/sys/kernel/debug/knuma/queued"
+
+#define SETTLE_TRIES	20	/* of half a second */
+#define TICK_LIMIT	3	/* excesses in a row that are no race */
+
+/*
+ * struct sum - one number that comes back
+ * @slack:	difference that the guest's own processes and daemons make, in
+ *		the unit of the file
+ * @both:	a number below the start value is wrong as well
+ * @start:	the number before the first process
+ */
+static struct sum {
+	const char *class;
+	const char *file;
+	const char *key;
+	long slack;
+	bool both;
+	long start;
+} sums[] = {
+	{ "counter", MEMINFO, "LazyFree", 0, false, 0 },
+	{ "counter", MEMINFO, "Splittable", 0, false, 0 },
+	{ "counter", MEMINFO, "Mlocked", 0, true, 0 },
+	{ "counter", MEMINFO, "Unevictable", 1024, false, 0 },
+	{ "counter", MEMINFO, "HugePages_Rsvd", 0, true, 0 },
+	{ "counter", MEMINFO, "HugePages_Surp", 0, true, 0 },
+	{ "counter", MEMINFO, "Committed_AS", 16384, true, 0 },
+	{ "counter", MEMINFO, "Writeback", 0, false, 0 },
+	{ "counter", VMSTAT, "nr_isolated_anon", 0, true, 0 },
+	{ "counter", VMSTAT, "nr_isolated_file", 0, true, 0 },
+	{ "counter", VMSTAT, "nr_vmalloc_flushed_areas", 64, false, 0 },
+	{ "leak", MEMINFO, "AnonPages", 4096, false, 0 },
+	{ "leak", MEMINFO, "Mapped", 4096, false, 0 },
+	{ "leak", MEMINFO, "Shmem", 1024, false, 0 },
+	{ "leak", MEMINFO, "ShmemHugePages", 0, false, 0 },
+	{ "leak", MEMINFO, "ShmemPmdMapped", 0, false, 0 },
+	{ "leak", MEMINFO, "PageTables", 1024, false, 0 },
+	{ "leak", MEMINFO, "SUnreclaim", 32768, false, 0 },
+	{ "leak", MEMINFO, "VmallocUsed", 16384, false, 0 },
+	{ "leak", MEMINFO, "Percpu", 16384, false, 0 },
+	{ "leak", MEMINFO, "HardwareCorrupted", 64, false, 0 },
+	{ "leak", SLABINFO, "splittable_range", 64, false, 0 },
+	{ "leak", SLABINFO, "splittable_link", 64, false, 0 },
+};
+
+/* Bytes that a group without processes may show in memory.stat. */
+static const struct {
+	const char *key;
+	long pages_per_cpu;	/* error of the per-CPU counts */
+	long more;
+} group_sums[] = {
+	{ "anon", 64, 0 },
+	{ "file_mapped", 64, 0 },
+	{ "shmem", 64, 0 },
+	{ "lazyfree", 64, 0 },
+	{ "splittable", 64, 0 },
+	{ "pagetables", 64, 0 },
+	{ "kernel", 64, 8 * MIB },
+};
+
+static bool sums_begun;
+static long sums_free;		/* MemFree before the first process, kB */
+static int sums_kmsg = -1;
+
+/* The first of what is wrong: its class and a text. */
+static struct {
+	const char *class;
+	char text[256];
+} wrong;
+
+static void sum_wrong(const char *class, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+static void sum_wrong(const char *class, const char *format, ...)
+{
+	va_list args;
+
+	if (wrong.class)
+		return;
+	wrong.class = class;
+	va_start(args, format);
+	vsnprintf(wrong.text, sizeof(wrong.text), format, args);
+	va_end(args);
+}
+
+static long sum_nr_cpus(void)
+{
+	return sysconf(_SC_NPROCESSORS_CONF);
+}
+
+/* Fold per-CPU counts, and free memory that only waits to be freed. */
+static void sums_settle(void)
+{
+	/* 4: no message in the kernel log. */
+	put("/proc/sys/vm/drop_caches", "4");
+	put("/proc/sys/vm/drop_caches", "3");
+	put("/sys/kernel/slab/splittable_range/shrink", "1");
+	put("/sys/kernel/slab/splittable_link/shrink", "1");
+	put("/proc/sys/vm/stat_refresh", "1");
+}
+
+void sums_begin(void)
+{
+	/* Later rounds compare with the first one: small leaks add up. */
+	if (sums_begun)
+		return;
+	sums_settle();
+	for (size_t i = 0; i < ARRAY_SIZE(sums); i++)
+		sums[i].start = get_key(sums[i].file, sums[i].key);
+	sums_free = get_key(MEMINFO, "MemFree");
+	sums_kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	sums_begun = true;
+}
+
+static void sums_check_global(void)
+{
+	long total = get_key(MEMINFO, "MemTotal");
+	long nr_free = get_key(MEMINFO, "MemFree");
+
+	for (size_t i = 0; i < ARRAY_SIZE(sums); i++) {
+		const struct sum *sum = &sums[i];
+		long value = sum->start < 0 ? -1 : get_key(sum->file, sum->key);
+
+		if (value < 0)
+			continue;
+		if (value > sum->start + sum->slack ||
+		    (sum->both && value < sum->start - sum->slack))
+			sum_wrong(sum->class, "%s of %s is %ld, was %ld before the first process",
+				  sum->key, sum->file, value, sum->start);
+	}
+	if (nr_free < sums_free - total / 16)
+		sum_wrong("leak", "MemFree is %ld kB, was %ld kB before the first process",
+			  nr_free, sums_free);
+}
+
+/* Sum of "N0=5 N1=6" in the line of @key of memory.numa_stat; -1: no such line. */
+static long sum_of_nodes(const char *path, const char *key)
+{
+	FILE *file = fopen(path, "re");
+	size_t len = strlen(key);
+	char line[512], *p;
+	long sum = -1;
+
+	if (!file)
+		return -1;
+	while (sum < 0 && fgets(line, sizeof(line), file)) {
+		if (strncmp(line, key, len) || line[len] != ' ')
+			continue;
+		sum = 0;
+		for (p = line; (p = strchr(p, '=')); p++)
+			sum += strtol(p + 1, NULL, 10);
+	}
+	fclose(file);
+	return sum;
+}
+
+static void sums_check_group(const char *dir)
+{
+	long batch = sum_nr_cpus() * PAGE, rest, value, limit;
+	char path[256];
+
+	for (size_t i = 0; i < ARRAY_SIZE(group_sums); i++) {
+		const char *key = group_sums[i].key;
+
+		limit = group_sums[i].pages_per_cpu * batch + group_sums[i].more;
+		snprintf(path, sizeof(path), "%smemory.stat", dir);
+		value = get_key(path, key);
+		if (value > limit)
+			sum_wrong("counter", "%s of %s is %ld, there are no processes",
+				  key, path, value);
+		snprintf(path, sizeof(path), "%smemory.numa_stat", dir);
+		value = sum_of_nodes(path, key);
+		if (value > limit)
+			sum_wrong("counter", "%s of %s is %ld, there are no processes",
+				  key, path, value);
+	}
+	/*
+	 * A tmpfs or an initramfs may keep files that the group has written. Each
+	 * CPU keeps up to 64 pages that it has charged, for each group below, too.
+	 */
+	snprintf(path, sizeof(path), "%scgroup.stat", dir);
+	limit = (1 + get_key(path, "nr_descendants")) * 128 * batch;
+	snprintf(path, sizeof(path), "%smemory.stat", dir);
+	rest = get_key(path, "file") + get_key(path, "kernel");
+	snprintf(path, sizeof(path), "%smemory.current", dir);
+	value = get(path);
+	if (value > rest + limit)
+		sum_wrong("leak", "%s is %ld without processes; files and the kernel have %ld",
+			  path, value, rest);
+	snprintf(path, sizeof(path), "%smemory.swap.current", dir);
+	value = get(path);
+	if (value > 64 * batch)
+		sum_wrong("leak", "%s is %ld without processes", path, value);
+}
+
+static void sums_for_each(const char *pattern, void (*function)(const char *))
+{
+	glob_t found;
+
+	if (glob(pattern, GLOB_BRACE, NULL, &found))
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		function(found.gl_pathv[i]);
+	globfree(&found);
+}
+
+/* A table: a line of source nodes, then for each target node its name and pages. */
+static void sums_check_queued(void)
+{
+	FILE *file = fopen(KNUMA_QUEUED, "re");
+	char line[1024], *p, *end;
+	long pages = 0;
+
+	if (!file)
+		return;
+	if (fgets(line, sizeof(line), file)) {
+		while (fgets(line, sizeof(line), file)) {
+			for (p = strchr(line, ' '); p; p = end) {
+				pages += strtol(p, &end, 10);
+				if (end == p)
+					break;
+			}
+		}
+	}
+	fclose(file);
+	if (pages)
+		sum_wrong("counter", KNUMA_QUEUED " has %ld pages of no process", pages);
+}
+
+/* The kernel hides negative counts, but vm.stat_refresh logs them. */
+static void sums_check_negative(void)
+{
+	static const char word[] = "vmstat_refresh: ";
+	char record[1024], *p;
+	ssize_t len;
+
+	if (sums_kmsg < 0)
+		return;
+	lseek(sums_kmsg, 0, SEEK_END);
+	put("/proc/sys/vm/stat_refresh", "1");
+	/* EPIPE: records were overwritten before they were read. */
+	while ((len = read(sums_kmsg, record, sizeof(record) - 1)) > 0 ||
+	       (len < 0 && errno == EPIPE)) {
+		if (len < 0)
+			continue;
+		record[len] = '\0';
+		p = strstr(record, word);
+		if (!p)
+			continue;
+		p += sizeof(word) - 1;
+		p[strcspn(p, "\n")] = '\0';
+		sum_wrong("counter", "a count is negative: %s", p);
+	}
+}
+
+void sums_end(void)
+{
+	for (int tries = 0; tries < SETTLE_TRIES; tries++) {
+		sums_settle();
+		wrong.class = NULL;
+		sums_check_global();
+		sums_for_each(GROUPS, sums_check_group);
+		sums_check_queued();
+		sums_check_negative();
+		if (!wrong.class)
+			return;
+		usleep(500000);
+	}
+	violation(wrong.class, "%s", wrong.text);
+}
+
+/* Counts of memory that processes have marked, against the memory there is. */
+static void sums_tick_group(const char *dir)
+{
+	static const char * const keys[] = { "lazyfree", "splittable" };
+	long batch = sum_nr_cpus() * PAGE, most, value;
+	char path[256], stat[256];
+
+	snprintf(stat, sizeof(stat), "%smemory.stat", dir);
+	snprintf(path, sizeof(path), "%smemory.current", dir);
+	most = get(path);
+	snprintf(path, sizeof(path), "%smemory.swap.current", dir);
+	value = get(path);
+	most += value > 0 ? value : 0;
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		value = get_key(stat, keys[i]);
+		if (value > most + 128 * batch)
+			sum_wrong("counter", "%s of %s is %ld, the group has %ld bytes",
+				  keys[i], stat, value, most);
+	}
+}
+
+static void sums_tick_node(const char *dir)
+{
+	static const char * const keys[] = { "nr_lazyfree", "nr_splittable" };
+	char path[256], line[128];
+	long total = -1, value;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%smeminfo", dir);
+	file = fopen(path, "re");
+	if (!file)
+		return;
+	while (total < 0 && fgets(line, sizeof(line), file))
+		if (sscanf(line, "Node %*d MemTotal: %ld kB", &value) == 1)
+			total = value;
+	fclose(file);
+	snprintf(path, sizeof(path), "%svmstat", dir);
+	for (size_t i = 0; total > 0 && i < ARRAY_SIZE(keys); i++) {
+		value = get_key(path, keys[i]);
+		if (value > total / 4)
+			sum_wrong("counter", "%s of %s is %ld pages, the node has %ld kB",
+				  keys[i], path, value, total);
+	}
+}
+
+static void sums_tick_global(void)
+{
+	static const char * const keys[] = { "LazyFree", "Splittable" };
+	long most = get_key(MEMINFO, "MemTotal") + get_key(MEMINFO, "SwapTotal");
+	char line[128], name[64];
+	unsigned long number;
+	FILE *file;
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		long value = get_key(MEMINFO, keys[i]);
+
+		if (value > most)
+			sum_wrong("counter", "%s is %ld kB, memory and swap have %ld kB",
+				  keys[i], value, most);
+	}
+	file = fopen(VMSTAT, "re");
+	if (!file)
+		return;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "nr_%63s %lu", name, &number) == 2 && number > LONG_MAX)
+			sum_wrong("counter", "nr_%s is %ld", name, (long)number);
+	fclose(file);
+}
+
+/* The files are read one after another, so one excess may be a race. */
+void sums_tick(void)
+{
+	static unsigned int excesses;
+
+	wrong.class = NULL;
+	sums_tick_global();
+	sums_for_each(GROUPS, sums_tick_group);
+	sums_for_each(NODES, sums_tick_node);
+	if (!wrong.class)
+		excesses = 0;
+	else if (++excesses == TICK_LIMIT)
+		violation(wrong.class, "%s", wrong.text);
+}
