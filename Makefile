@@ -6,7 +6,7 @@
 
 export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
 export SCRIPT LIMIT KSRC KCONFIG FORCE MINUTES SEED REPLAY ALL SHAPE
-export SHRINK_MINUTES CHECK_STOCK MUTANT
+export SHRINK_MINUTES CHECK_STOCK MUTANT STACKFAULTS AGAIN
 
 VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
 VERBS += soak mutants kcsan litmus peers
