@@ -21,7 +21,7 @@ mkdir -p $SOAK_DIR
 if grep -qw ext4 /proc/filesystems && device=$(cat /sys/class/zram-control/hot_add 2>/dev/null); then
 	{
 		echo 128M >"/sys/block/zram$device/disksize" &&
-			mke2fs -F "/dev/zram$device" && mount -t ext4 "/dev/zram$device" $SOAK_DIR
+			mke2fs -F -b 4096 "/dev/zram$device" && mount -t ext4 "/dev/zram$device" $SOAK_DIR
 	} >/dev/null || echo "soak: no ext4 on $SOAK_DIR, its files are on tmpfs"
 fi
 
