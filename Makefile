@@ -6,14 +6,14 @@
 
 export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
 export SCRIPT LIMIT KSRC KCONFIG FORCE MINUTES SEED REPLAY ALL SHAPE
-export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN
+export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN FULL
 
 VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
 VERBS += soak mutants kcsan litmus peers results
 
 help:
 	@echo 'make run                 build stock and patched, show what each topic does; report in build/report/'
-	@echo 'make test                everything that .ci/run runs; ends with N passed, N failed, N skipped'
+	@echo 'make test [FULL=1]       everything that .ci/run runs; ends with N passed, N failed, N skipped'
 	@echo 'make tree [FORCE=1]      the series as git commits on the base, in build/tree'
 	@echo 'make refresh [FORCE=1]   the commits of build/tree back into patches/ and the new files'
 	@echo 'make series [TOPIC=] [SIGNOFF="Name <address>"] [TRAILERS=] [V=2]'
