@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -1080,6 +1081,25 @@ static int call_large(struct worker *w, struct region *r, size_t first, size_t n
 	return 0;
 }
 
+/* All swapped pages come back, those of the other processes, too. */
+static int call_swapoff(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	int ret;
+
+	if (!exists(SWAP_DEVICE) || !swap_fits())
+		return NOT_HERE;
+	/* They come to any node. */
+	atomic_fetch_add(&shared->moving, 1);
+	atomic_fetch_add(&shared->policy_epoch, 1);
+	/* EINVAL: another process has switched it off, or the guest has none. */
+	ret = result(r, first, n, "swapoff", swapoff(SWAP_DEVICE), E_TRANSIENT | E(EINVAL));
+	usleep(rng_below(&w->rng, 500000));
+	result(r, first, n, "swapon", swapon(SWAP_DEVICE, 0), E_TRANSIENT | E(EINVAL));
+	atomic_fetch_sub(&shared->moving, 1);
+	region_check(r, first, n, "contents");
+	return ret;
+}
+
 static int call_affinity(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	cpu_set_t set;
@@ -1215,6 +1235,7 @@ const struct call calls[] = {
 	{ "clear_refs", 1, false, false, NULL, call_clear_refs },
 	{ "sparse", 3, false, false, "lazyfree", call_sparse },
 	{ "large", 1, false, false, "parallel-zap vmalloc-purge", call_large },
+	{ "swapoff", 1, false, false, "lazyfree", call_swapoff },
 	{ "affinity", 2, false, false, "parallel-zap", call_affinity },
 	{ "nice", 2, false, false, "parallel-zap", call_nice },
 	{ "fifo", 1, false, false, "percpu-drain", call_fifo },

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/swap.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -306,7 +307,7 @@ unsigned long policy_epoch(void)
 
 static bool neighbour_moves_pages(const char *name)
 {
-	return strstr(name, "hotplug") || strstr(name, "offline") || strstr(name, "swap") ||
+	return strstr(name, "hotplug") || strstr(name, "offline") || strstr(name, "zswap") ||
 	       strstr(name, "zram") || strstr(name, "damon");
 }
 
@@ -504,6 +505,9 @@ static void round_run(unsigned int number, double end)
 	bool knobs_change = program.series && number % 2;
 	double printed = now(), ticked = 0;
 
+	/* A process may have been killed between swapoff() and swapon(). */
+	swapon(SWAP_DEVICE, 0);
+	atomic_store(&shared->moving, 0);
 	round_keep_apart(&rng);
 	atomic_store(&shared->round_over, false);
 	atomic_store(&shared->knobs_change, knobs_change);
