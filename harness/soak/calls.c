@@ -5,6 +5,8 @@
 #include <linux/fs.h>
 #include <linux/mempolicy.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -718,6 +720,7 @@ struct uffdio_move {
 	int64_t move;
 };
 #define UFFDIO_MOVE	_IOWR(UFFDIO, 0x05, struct uffdio_move)
+#define UFFD_FEATURE_MOVE	(1UL << 16)
 #endif
 
 /* Pages move to a new mapping, and leave holes. */
@@ -738,7 +741,7 @@ static int call_uffd_move(struct worker *w, struct region *r, size_t first, size
 		return -errno;
 	fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0) {
-		struct uffdio_api api = { .api = UFFD_API, .features = 1UL << 16 };
+		struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
 		struct uffdio_register reg = {
 			.range = { (uintptr_t)to, n * PAGE },
 			.mode = UFFDIO_REGISTER_MODE_MISSING,
@@ -766,6 +769,112 @@ static int call_uffd_move(struct worker *w, struct region *r, size_t first, size
 	munmap(to, n * PAGE);
 	region_check(r, first, n, "contents");
 	return ret;
+}
+
+/* A thread that waits in its page faults until the thread of the call resolves them. */
+struct toucher {
+	char *addr;
+	size_t n;
+	uint32_t stamp;			/* of the first page that it writes; 0: it reads */
+	atomic_bool done;
+};
+
+static void *uffd_touch(void *arg)
+{
+	struct toucher *t = arg;
+
+	for (size_t i = 0; i < t->n; i++) {
+		if (t->stamp)
+			page_fill(t->addr + i * PAGE, t->stamp + i);
+		else
+			(void)*(volatile char *)(t->addr + i * PAGE);
+	}
+	atomic_store(&t->done, true);
+	return NULL;
+}
+
+/* Resolve a fault: let the page be written, or give it the contents of @source. */
+static int uffd_resolve(struct worker *w, struct region *r, size_t page, int fd, uint64_t mode, char *source)
+{
+	struct uffdio_writeprotect wp = { .range = { (uintptr_t)region_at(r, page), PAGE } };
+	struct uffdio_copy copy = { .dst = wp.range.start, .src = (uintptr_t)source, .len = PAGE };
+	struct uffdio_move move = { .dst = wp.range.start, .src = (uintptr_t)source, .len = PAGE };
+
+	if (mode == UFFDIO_REGISTER_MODE_WP) {
+		/* The thread that writes waits: nothing is written yet. */
+		region_check_page(r, page, region_at(r, page), "contents");
+		return ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	}
+	page_fill(source, ++w->next_stamp);
+	if (page % 2 ? ioctl(fd, UFFDIO_COPY, &copy) : ioctl(fd, UFFDIO_MOVE, &move))
+		return -1;
+	r->page[page].stamp = w->next_stamp;
+	r->page[page].state &= ~UNREAD;
+	return 0;
+}
+
+/* Pages that a second thread waits for: missing ones are copied or moved there. */
+static int call_uffd_wait(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	uint64_t mode = rng_chance(&w->rng, 40) ? UFFDIO_REGISTER_MODE_WP : UFFDIO_REGISTER_MODE_MISSING;
+	struct uffdio_writeprotect wp = { .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	struct toucher toucher = { .addr = region_at(r, first) };
+	unsigned int failures = 0;
+	pthread_t thread;
+	char *source;
+	int fd;
+
+	if (!is_anon(r) || unwritable(r, first, n) || region_any(r, first, n, LOCKED) || r->sealed)
+		return NOT_HERE;
+	n = toucher.n = n < 16 ? n : 16;
+	source = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (source == MAP_FAILED)
+		return -errno;
+	fd = uffd_open(r, first, n, UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MOVE, mode);
+	if (fd < 0) {
+		munmap(source, PAGE);
+		return fd;
+	}
+	region_zap_marked(r, first, n);	/* by registration */
+	if (mode == UFFDIO_REGISTER_MODE_WP) {
+		toucher.stamp = w->next_stamp + 1;
+		w->next_stamp += n;
+		wp.range = (struct uffdio_range){ (uintptr_t)toucher.addr, n * PAGE };
+		ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	} else if (madvise(toucher.addr, n * PAGE, MADV_DONTNEED)) {
+		half_zeroed(r, first, n);
+	} else {
+		region_zero(r, first, n);
+	}
+	if (pthread_create(&thread, NULL, uffd_touch, &toucher)) {
+		close(fd);
+		munmap(source, PAGE);
+		return -EAGAIN;
+	}
+	while (!atomic_load(&toucher.done) && failures < 100 && !over()) {
+		struct pollfd ready = { .fd = fd, .events = POLLIN };
+		struct uffdio_range range = { .len = PAGE };
+		struct uffd_msg msg;
+
+		if (poll(&ready, 1, 10) < 1 || read(fd, &msg, sizeof(msg)) != sizeof(msg))
+			continue;
+		if (rng_chance(&w->rng, 20))
+			usleep(rng_below(&w->rng, 20000));
+		range.start = msg.arg.pagefault.address & -PAGE;
+		if (uffd_resolve(w, r, (range.start - (uintptr_t)r->addr) / PAGE, fd, mode, source)) {
+			failures++;
+			ioctl(fd, UFFDIO_WAKE, &range);	/* it faults again */
+		}
+	}
+	close(fd);	/* the rest of the faults get zeroes */
+	pthread_join(thread, NULL);
+	munmap(source, PAGE);
+	for (size_t i = 0; toucher.stamp && i < n; i++) {
+		r->page[first + i].stamp = toucher.stamp + i;
+		r->page[first + i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
+	}
+	region_check(r, first, n, "contents");
+	return failures ? -EAGAIN : 0;
 }
 
 /* The kernel copies the pages: what arrives is what they have. */
@@ -1222,6 +1331,7 @@ const struct call calls[] = {
 	{ "uffd_copy", 4, false, false, NULL, call_uffd_copy },
 	{ "uffd_wp", 3, false, false, NULL, call_uffd_wp },
 	{ "uffd_move", 3, false, false, NULL, call_uffd_move },
+	{ "uffd_wait", 4, false, false, NULL, call_uffd_wait },
 	{ "vm_readv", 5, false, false, NULL, call_vm_readv },
 	{ "vmsplice", 4, false, false, NULL, call_vmsplice },
 	{ "direct_io", 4, false, false, NULL, call_direct_io },
