@@ -322,7 +322,10 @@ static int call_advice(struct worker *w, struct region *r, size_t first, size_t 
 	unsigned long errors = a->errors | E_TRANSIENT;
 	int ret;
 
-	if (r->kind == HUGETLB) {
+	/* A hole in a file of huge pages loses its reservation. */
+	if (region_is_hugetlb(r) && a->effect == REMOVES)
+		return NOT_HERE;
+	if (region_is_hugetlb(r)) {
 		/* Whole huge pages, or EINVAL. */
 		first = first / 512 * 512;
 		n = r->pages - first;
@@ -407,8 +410,6 @@ static int call_mprotect(struct worker *w, struct region *r, size_t first, size_
 	size_t kind = rng_below(&w->rng, ARRAY_SIZE(kinds));
 	int ret;
 
-	if (r->kind == HUGETLB)
-		first = 0, n = r->pages;
 	ret = result(r, first, n, "mprotect",
 		     mprotect(region_at(r, first), n * PAGE, kinds[kind].prot),
 		     E_TRANSIENT | E(EACCES));
@@ -423,7 +424,7 @@ static int call_mlock(struct worker *w, struct region *r, size_t first, size_t n
 {
 	int ret;
 
-	if (r->kind == HUGETLB)
+	if (region_is_hugetlb(r))
 		return NOT_HERE;
 	ret = result(r, first, n, "mlock", syscall(SYS_mlock2, region_at(r, first), n * PAGE,
 						   (unsigned int)rng_below(&w->rng, 2)),
@@ -441,7 +442,7 @@ static int call_munlock(struct worker *w, struct region *r, size_t first, size_t
 	int ret;
 
 	(void)w;
-	if (r->kind == HUGETLB)
+	if (region_is_hugetlb(r))
 		return NOT_HERE;
 	ret = result(r, first, n, "munlock", munlock(region_at(r, first), n * PAGE), E_TRANSIENT);
 	if (!ret)
