@@ -74,6 +74,12 @@ static void set_state(struct region *r, size_t first, size_t n, unsigned int set
 		r->page[i].state = (r->page[i].state & ~clear) | set;
 }
 
+/* Sealed memory that cannot be written: what is in it stays as long as it is mapped. */
+static bool immutable(const struct region *r, size_t page)
+{
+	return r->sealed && r->kind == ANON && region_page_is(r, page, READ_ONLY | NO_ACCESS);
+}
+
 /* Half done at an error: a page has what it had, or zeroes. */
 static void half_zeroed(struct region *r, size_t first, size_t n)
 {
@@ -98,16 +104,17 @@ static int call_write(struct worker *w, struct region *r, size_t first, size_t n
 
 enum effect {
 	NO_EFFECT,
+	MERGES,
+	UNDOES,
+	UNGUARDS,
+	/* The others discard: sealed memory that cannot be written refuses them. */
 	FREES,			/* may be zero */
 	ZEROES,			/* as MADV_DONTNEED */
 	REMOVES,		/* from the file, too */
 	MARKS,
 	UNMARKS,
-	UNDOES,
 	GUARDS,
-	UNGUARDS,
 	WIPES,
-	MERGES,
 };
 
 struct advice {
@@ -180,7 +187,7 @@ static void model_undone(struct region *r, size_t first, size_t n, int ret)
 	for (size_t i = first; i < first + n; i++) {
 		struct page *p = &r->page[i];
 
-		if (ret && p->state & MAY_ZERO)
+		if (ret && p->state & (MAY_ZERO | MARKED))
 			p->state |= UNREAD;
 		p->state &= ~(MAY_ZERO | MARKED);
 		if (p->state & STORED)
@@ -200,7 +207,7 @@ static void model_marked(struct region *r, size_t first, size_t n, int ret)
 		return;
 	}
 	if (!ret) {
-		set_state(r, first, n, MARKED | MAY_ZERO, 0);
+		set_state(r, first, n, MARKED, 0);
 		return;
 	}
 	/* Part of it may be marked: unmark that. */
@@ -239,10 +246,7 @@ static void model_advised(struct region *r, size_t first, size_t n, const struct
 			model_zapped(r, first, n);
 		else if (is_anon(r) || r->kind == FILE_PRIVATE || r->kind == HUGETLB)
 			half_zeroed(r, first, n);
-		/* Whether the mark outlives MADV_DONTNEED is not documented. */
-		if (region_any(r, first, n, MARKED))
-			for (size_t i = first; i < first + n; i++)
-				r->page[i].state |= r->page[i].state & MARKED ? MAY_ZERO : 0;
+		/* Whether the mark outlives MADV_DONTNEED is not documented: MARKED stays. */
 		break;
 	case REMOVES:
 		if (is_anon(r))
@@ -320,10 +324,15 @@ static int call_advice(struct worker *w, struct region *r, size_t first, size_t 
 {
 	const struct advice *a = find_advice(name);
 	unsigned long errors = a->errors | E_TRANSIENT;
+	size_t fixed = 0;
 	int ret;
 
 	/* A hole in a file of huge pages loses its reservation. */
 	if (region_is_hugetlb(r) && a->effect == REMOVES)
+		return NOT_HERE;
+	for (size_t i = first; a->effect >= FREES && i < first + n; i++)
+		fixed += immutable(r, i);
+	if (fixed && fixed < n)
 		return NOT_HERE;
 	if (region_is_hugetlb(r)) {
 		/* Whole huge pages, or EINVAL. */
@@ -347,7 +356,8 @@ static int call_advice(struct worker *w, struct region *r, size_t first, size_t 
 	} else {
 		ret = result(r, first, n, name, advise(r, first, n, a), errors);
 	}
-	model_advised(r, first, n, a, ret);
+	if (!fixed)
+		model_advised(r, first, n, a, ret);
 	return ret;
 }
 
@@ -395,6 +405,18 @@ static int call_collapse(struct worker *w, struct region *r, size_t first, size_
 	return call_advice(w, r, first, n, "collapse");
 }
 
+static int protect(struct region *r, size_t first, size_t n, int prot, unsigned int state)
+{
+	int ret = result(r, first, n, "mprotect", mprotect(region_at(r, first), n * PAGE, prot),
+			 E_TRANSIENT | E(EACCES));
+
+	if (!ret)
+		set_state(r, first, n, state, READ_ONLY | NO_ACCESS);
+	else if (ret != -EPERM)
+		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
+	return ret;
+}
+
 static int call_mprotect(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	static const struct {
@@ -408,16 +430,8 @@ static int call_mprotect(struct worker *w, struct region *r, size_t first, size_
 		{ PROT_NONE, NO_ACCESS },
 	};
 	size_t kind = rng_below(&w->rng, ARRAY_SIZE(kinds));
-	int ret;
 
-	ret = result(r, first, n, "mprotect",
-		     mprotect(region_at(r, first), n * PAGE, kinds[kind].prot),
-		     E_TRANSIENT | E(EACCES));
-	if (!ret)
-		set_state(r, first, n, kinds[kind].state, READ_ONLY | NO_ACCESS);
-	else if (ret != -EPERM)
-		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
-	return ret;
+	return protect(r, first, n, kinds[kind].prot, kinds[kind].state);
 }
 
 static int call_mlock(struct worker *w, struct region *r, size_t first, size_t n)
@@ -576,9 +590,11 @@ static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n
 {
 	int ret;
 
-	(void)w;
-	if (region_number(r) > 1)
+	if (region_number(r) > 2)
 		return NOT_HERE;	/* sealed memory stays until the process ends */
+	/* As a program does that has set up constants. */
+	if (rng_chance(&w->rng, 50))
+		protect(r, first, n, PROT_READ, READ_ONLY);
 	ret = result(r, first, n, "mseal", syscall(SYS_MSEAL, r->addr, r->pages * PAGE, 0UL),
 		     E_TRANSIENT);
 	if (ret)
@@ -587,12 +603,14 @@ static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n
 	for (size_t i = 0; i < r->pages; i++) {
 		struct page *p = &r->page[i];
 
-		if (!(p->state & MARKED) || !(p->state & (READ_ONLY | NO_ACCESS)))
+		if (!(p->state & MARKED) || !immutable(r, i))
 			continue;
-		p->state = (p->state & ~(MARKED | MAY_ZERO)) | UNREAD;
 		if (p->state & STORED)
-			p->state = (p->state & ~STORED) | UNKNOWN;
+			p->stamp = p->stored;
+		p->state = (p->state & ~(MARKED | STORED)) | UNREAD;
 	}
+	/* What it has now is what it has to keep. */
+	region_check(r, first, n, "contents");
 	return 0;
 }
 
@@ -1327,7 +1345,7 @@ const struct call calls[] = {
 	{ "mremap_resize", 3, true, false, NULL, call_mremap_resize },
 	{ "map_fixed", 6, false, false, "parallel-zap", call_map_fixed },
 	{ "remap", 8, true, false, "parallel-zap", call_remap },
-	{ "mseal", 1, true, false, "lazyfree", call_mseal },
+	{ "mseal", 4, true, false, "lazyfree", call_mseal },
 	{ "fork", 8, true, false, "parallel-zap", call_fork },
 	{ "uffd_copy", 4, false, false, NULL, call_uffd_copy },
 	{ "uffd_wp", 3, false, false, NULL, call_uffd_wp },

@@ -69,6 +69,7 @@ bool region_any(const struct region *r, size_t first, size_t n, unsigned int sta
  */
 bool region_check_page(struct region *r, size_t page, const char *addr, const char *class)
 {
+	const unsigned int zero_too = MAY_ZERO | MARKED | UNREAD;
 	struct page *p = &r->page[page];
 	uint64_t odd = 0;
 
@@ -79,7 +80,7 @@ bool region_check_page(struct region *r, size_t page, const char *addr, const ch
 			p->state &= ~UNREAD;
 			return true;
 		}
-		if (p->state & (MAY_ZERO | UNREAD) && page_words(addr, 0, &odd) == WORDS) {
+		if (p->state & zero_too && page_words(addr, 0, &odd) == WORDS) {
 			if (p->state & UNREAD) {
 				p->stamp = 0;
 				p->state &= ~UNREAD;
@@ -87,12 +88,12 @@ bool region_check_page(struct region *r, size_t page, const char *addr, const ch
 			return true;
 		}
 		/* Reclaim may have dropped the page between two words. */
-		if (!(p->state & (MAY_ZERO | UNREAD)))
+		if (!(p->state & zero_too))
 			break;
 	}
 	violation(class, "region %u (kind %d at %p) page %zu state %#x: expected stamp %#x%s, found %#lx",
 		  region_number(r), r->kind, (void *)r->addr, page, p->state, p->stamp,
-		  p->state & (MAY_ZERO | UNREAD) ? " or zero" : "", (unsigned long)odd);
+		  p->state & zero_too ? " or zero" : "", (unsigned long)odd);
 	return false;
 }
 

@@ -30,8 +30,8 @@ enum region_kind {
  * zeroes if that is 0.
  */
 enum page_state {
-	MAY_ZERO = 1,		/* or zeroes, at any time: marked by MADV_FREE */
-	MARKED = 2,		/* MADV_SPLITTABLE: a store may be lost, too */
+	MAY_ZERO = 1,		/* or zeroes, at any time: MADV_FREE */
+	MARKED = 2,		/* the same of MADV_SPLITTABLE: a store may be lost, too */
 	STORED = 4,		/* a store while it was marked: @stored, too */
 	UNREAD = 8,		/* or zeroes: the next read decides */
 	READ_ONLY = 16,
