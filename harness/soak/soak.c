@@ -595,7 +595,9 @@ int main(int argc, char **argv)
 	}
 	program_read(argv[1]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	/* Populated, so that no page of it is charged to a group. */
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	running = calloc(nr_neighbours, sizeof(*running));
 	if (shared == MAP_FAILED || !running || nr_neighbours > MAX_NEIGHBOURS ||
 	    nr_calls > MAX_CALLS) {
