@@ -592,6 +592,9 @@ static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n
 
 	if (region_number(r) > 2)
 		return NOT_HERE;	/* sealed memory stays until the process ends */
+	/* Rather memory of which a part is marked. */
+	if (program.series && !region_any(r, first, n, MARKED) && rng_chance(&w->rng, 75))
+		return NOT_HERE;
 	/* As a program does that has set up constants. */
 	if (rng_chance(&w->rng, 50))
 		protect(r, first, n, PROT_READ, READ_ONLY);
@@ -1345,7 +1348,7 @@ const struct call calls[] = {
 	{ "mremap_resize", 3, true, false, NULL, call_mremap_resize },
 	{ "map_fixed", 6, false, false, "parallel-zap", call_map_fixed },
 	{ "remap", 8, true, false, "parallel-zap", call_remap },
-	{ "mseal", 4, true, false, "lazyfree", call_mseal },
+	{ "mseal", 8, true, false, "lazyfree", call_mseal },
 	{ "fork", 8, true, false, "parallel-zap", call_fork },
 	{ "uffd_copy", 4, false, false, NULL, call_uffd_copy },
 	{ "uffd_wp", 3, false, false, NULL, call_uffd_wp },
