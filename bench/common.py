@@ -286,7 +286,7 @@ def setup() -> str:
         return done.stdout.splitlines()[0] if done.stdout else "unknown"
     return "\n".join([
         f"series: {out('git', 'describe', '--always', '--dirty')}",
-        f"qemu: {out('qemu-system-x86_64', '--version')}",
+        f"qemu: {out(str(ROOT / 'harness/qemu'), '--version')}",
         f"compiler: {out('gcc', '--version')}",
         f"host: {os.cpu_count()} CPUs",
         f"ACCEL={os.environ.get('ACCEL', 'auto')} (cost mode is always emulation)"]) + "\n"
