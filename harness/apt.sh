@@ -40,10 +40,10 @@ fetch_deb() {
 	if ! apt-cache "${apt_options[@]}" madison "$package" | awk '{ print $3 }' | grep -xF -- "$pinned" >/dev/null; then
 		version=$(apt-cache "${apt_options[@]}" policy "$package" | awk '$1 == "Candidate:" { print $2 }')
 		if [ -z "$version" ] || [ "$version" = "(none)" ]; then
-			say "offpath: $package is in $suite no more"
+			say "offpath: there is no $package in $suite"
 			return 1
 		fi
-		say "WARNING: $package $pinned, which is pinned, has gone; trying $version"
+		say "WARNING: $package $pinned, which is pinned, has gone from $suite; taking $version"
 	fi
 	rm -f "$dir/$package"_*.deb
 	(cd "$dir" && step "download $package" apt-get "${apt_options[@]}" download "$package=$version") || return
