@@ -30,10 +30,10 @@ def main() -> int:
             sweep(topic, module)
             continue
         bench = common.Bench(topic, module, columns)
-        bench.prepare(again=bool(args.jobs))
         jobs = module.jobs(args.demo)
         if args.jobs:
             jobs = [j for j in jobs if j.name in args.jobs.split(",")]
+        bench.prepare(jobs, again=bool(args.jobs))
         bench.run(jobs)
         if hasattr(module, "native") and "patched" in columns and not args.demo and (
                 not args.jobs or "native" in args.jobs.split(",")):
@@ -53,8 +53,9 @@ def sweep(topic: str, module: object) -> None:
         common.say(f"        {topic}: has no sweep")
         return
     bench = common.Bench(topic, module, ("patched",), raw="raw-sweep")
-    bench.prepare()
-    bench.run(module.sweep_jobs())
+    jobs = module.sweep_jobs()
+    bench.prepare(jobs)
+    bench.run(jobs)
     text = module.sweep_table(bench.results["patched"])
     (bench.build / "sweep.txt").write_text(text + "\n")
     print(text)

@@ -165,8 +165,9 @@ def main(args: list[str]) -> int:
         if not module:
             continue
         bench = common.Bench(topic, module, COLUMNS, raw="raw-run")
-        bench.prepare()
-        bench.run(module.jobs(True))
+        jobs = module.jobs(True)
+        bench.prepare(jobs)
+        bench.run(jobs)
         figures = bench.figures(module.specs(True))
         mine = common.rows(topic, figures)
         lines += mine
