@@ -6,14 +6,14 @@
 
 export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
 export SCRIPT LIMIT KSRC KCONFIG FORCE MINUTES SEED REPLAY ALL SHAPE
-export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN
+export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN FULL
 
 VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
-VERBS += soak mutants kcsan litmus peers
+VERBS += soak mutants kcsan litmus peers results
 
 help:
 	@echo 'make run                 build stock and patched, show what each topic does; report in build/report/'
-	@echo 'make test                everything that .ci/run runs; ends with N passed, N failed, N skipped'
+	@echo 'make test [FULL=1]       everything that .ci/run runs; ends with N passed, N failed, N skipped'
 	@echo 'make tree [FORCE=1]      the series as git commits on the base, in build/tree'
 	@echo 'make refresh [FORCE=1]   the commits of build/tree back into patches/ and the new files'
 	@echo 'make series [TOPIC=] [SIGNOFF="Name <address>"] [TRAILERS=] [V=2]'
@@ -34,7 +34,8 @@ help:
 	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [LIMIT=]'
 	@echo '                         boot it and run a guest script'
 	@echo 'make shell [same]        sit at its console; Ctrl-a x leaves'
-	@echo 'make bench [TOPIC=]      the measurements; table, and build/bench/<topic>.json'
+	@echo 'make bench [TOPIC=]      the measurements; a complete run replaces bench/results/<topic>.json'
+	@echo 'make results             the tables of README and covers, and the pictures, from bench/results/'
 	@echo 'make deb [KCONFIG=]      an installable kernel package, in build/deb/'
 	@echo 'make clean [ALL=1]       remove what was built; ALL=1 the downloaded base too'
 	@echo

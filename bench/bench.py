@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make bench: every figure of the topics, stock against patched against off."""
+"""make bench: all results of the topics: base, disabled and enabled."""
 
 from __future__ import annotations
 
@@ -35,32 +35,56 @@ def main() -> int:
             jobs = [j for j in jobs if j.name in args.jobs.split(",")]
         bench.prepare(jobs, again=bool(args.jobs))
         bench.run(jobs)
-        if hasattr(module, "native") and "patched" in columns and not args.demo and (
+        booted = not bench.notes
+        if hasattr(module, "native") and "enabled" in columns and not args.demo and (
                 not args.jobs or "native" in args.jobs.split(",")):
             bench.run_native()
-        figures = bench.figures(module.specs(args.demo))
-        bench.save(figures)
+        specs = module.specs(args.demo)
+        record = bench.record(specs)
+        (bench.build.parent / f"{topic}.json").write_text(record.text())
         print(f"\n{topic}: {module.WAIT}\n")
-        print(common.table(common.rows(topic, figures)))
+        print(common.table(common.rows(topic, record.figures)))
         for note in bench.notes:
             print(f"  failed: {note}")
-        print(f"\nbuild/bench/{topic}.json; what the guests printed: build/bench/{topic}/raw/\n", flush=True)
+        print(f"\nbuild/bench/{topic}.json; what the guests printed: build/bench/{topic}/raw/")
+        rows = [f for f in record.figures if f.mode != "native"]
+        complete = (columns == common.COLUMNS and not args.demo and len(rows) == len([s for s in specs if s.mode != "native"])
+                    and all("enabled" in f.runs for f in rows))
+        if complete and booted:
+            replace(record)
+        else:
+            print(f"bench/results/{topic}.json stays: " + ("not all was measured" if booted else "a guest failed"))
+        print(flush=True)
     return 0
+
+
+def replace(record: common.Record) -> None:
+    """bench/results/TOPIC.json; its sweep stays."""
+    path = common.RESULTS / f"{record.topic}.json"
+    if path.exists():
+        record.sweep = common.Record.load(path).sweep
+    path.write_text(record.text())
+    print(f"{path.relative_to(common.ROOT)} is replaced: make results brings README and the covers up to date")
 
 
 def sweep(topic: str, module: object) -> None:
     if not hasattr(module, "sweep_jobs"):
         common.say(f"        {topic}: has no sweep")
         return
-    bench = common.Bench(topic, module, ("patched",), raw="raw-sweep")
+    bench = common.Bench(topic, module, ("enabled",), raw="raw-sweep")
     jobs = module.sweep_jobs()
     bench.prepare(jobs)
     bench.run(jobs)
-    text = module.sweep_table(bench.results["patched"])
-    (bench.build / "sweep.txt").write_text(text + "\n")
-    print(text)
+    found = module.sweep(bench.results["enabled"]) | {"setup": bench.setup}
+    print(common.sweep_table(found))
     for note in bench.notes:
         print(f"  failed: {note}")
+    path = common.RESULTS / f"{topic}.json"
+    if path.exists() and not bench.notes:
+        record = common.Record.load(path)
+        record.sweep = found
+        path.write_text(record.text())
+        print(f"the sweep of {path.relative_to(common.ROOT)} is replaced: make results brings the cover up to date")
 
 
 if __name__ == "__main__":

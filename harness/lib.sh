@@ -33,7 +33,8 @@ die() { say "offpath: $*"; exit 1; }
 bad() { say "offpath: $*"; exit 2; }		# input that has another value than it may have
 
 # step NAME COMMAND... - Run COMMAND with its output in build/log/NAME.log;
-# print one line with its time, or the end of the log where it fails.
+# print one line with its time, or the end of the log where it fails. The file
+# STEP_TIMES, where that is set, gets a line with the time too.
 step() {
 	local name=$1 log start rc=0
 	shift
@@ -41,6 +42,7 @@ step() {
 	start=$SECONDS
 	[ -t 2 ] && printf '  ...    %s\r' "$name" >&2
 	"$@" >"$log" 2>&1 </dev/null || rc=$?
+	[ -z "${STEP_TIMES:-}" ] || printf '%5d s  %s\n' $((SECONDS - start)) "$name" >>"$STEP_TIMES"
 	if [ $rc -eq 0 ]; then
 		printf '%5d s  %s\n' $((SECONDS - start)) "$name" >&2
 		return 0

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from common import ROOT, SPREAD_BOOTS, Bench, Figure, Job, Plot, Spec, Values, number, table
+from common import ROOT, SPREAD_BOOTS, Bench, Figure, Front, Job, Plot, Spec, Values
 
 WAIT = "how long a task stands still for its pages that move to its node"
 FILES = ["guest.sh"]
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 LINK = {"numa.c": ["-static", str(HERE / "tools.c"), str(HERE / "loads.c")]}
 
 # What the patched kernel can do, each with what is before it but THP-only. On
-# stock, and with enabled=0, all are one.
+# the base kernel, and with enabled=0, all are one.
 MODES = {"queue": "queue-all", "thp": "THP-only", "around": "with fault-around", "scand": "with knuma_scand"}
 SHOWN = "around"		# the mode of all rows that do not name one
 
@@ -70,8 +70,9 @@ def value(key: str, factor: float = 1) -> Callable[[Get], float]:
 def in_modes(demo: bool, key: str, name: str, unit: str, mode: str, factor: float = 1) -> list[Spec]:
     """A row for the mode that is shown, then one for each other."""
     rows = [Spec(name, unit, mode, value(f"{key}_{SHOWN}", factor))]
+    indent = " " * (2 + len(name) - len(name.lstrip()))
     if not demo:
-        rows += [Spec(f"  {text}", unit, mode, value(f"{key}_{m}", factor)) for m, text in MODES.items() if m != SHOWN]
+        rows += [Spec(f"{indent}{text}", unit, mode, value(f"{key}_{m}", factor)) for m, text in MODES.items() if m != SHOWN]
     return rows
 
 
@@ -167,6 +168,57 @@ def native(bench: Bench) -> dict[str, float]:
     return figures
 
 
+TOUCH = f"random touch while {MIB} MiB of 4 KiB pages move"
+ALONE = "random touch while 64 MiB of 4 KiB pages move, one CPU"
+MOVE = "balancing, a 4 KiB that moved, task and kernel threads"
+FLUSHES = "TLB flush interrupts, a 4 KiB that moved, two threads"
+LOOKUP = "lookup by a server that has changed node"
+
+
+def front(demo: bool) -> list[Front]:
+    return [Front("time in touches of 10+ us, %", "time in touches that took over 10 us, 4 KiB pages", "one-CPU max", f"{ALONE}: all take less than"),
+            Front("256 MiB 90 % local, seconds", f"{MIB} MiB of 4 KiB pages: 90 % local after", "flush IPIs",
+                  f"{FLUSHES}: 4 KiB pages")]
+
+
+TABLES = {
+    "latency": [
+        ("256 MiB of 4 KiB pages", ""),
+        ("  faults for a page that moves", "hinting faults a page that moved, 4 KiB pages"),
+        ("  touch, us, 99.9 % below", f"{TOUCH}: 99.9 % take less than"),
+        ("    99.99 %", f"{TOUCH}: 99.99 % take less than"),
+        ("    99.99 %, balancing off", f"{TOUCH}: 99.99 % take less than > nothing moves, balancing off"),
+        ("  time in touches over 10 us, %", "time in touches that took over 10 us, 4 KiB pages"),
+        *((f"  {share} % local after, s", f"{MIB} MiB of 4 KiB pages: {share} % local after") for share in (90, 99)),
+        ("  TLB flush IPIs for a page", f"{FLUSHES}: 4 KiB pages"),
+        ("256 MiB of huge pages", ""),
+        ("  longest touch, us", f"random touch while {MIB} MiB of huge pages move: all take less than"),
+        ("  time in touches over 10 us, %", "time in touches that took over 10 us, huge pages"),
+        *((f"  {share} % local after, s", f"{MIB} MiB of huge pages: {share} % local after") for share in (90, 99)),
+    ],
+    "cost": [
+        ("a 4 KiB page moved, task and daemons", f"{MOVE}: 4 KiB pages"),
+        ("  by the task", f"{MOVE}: 4 KiB pages > of it the task's, 4 KiB pages"),
+        ("4 KiB of a huge page, task and daemons", f"{MOVE}: huge pages"),
+        ("  by the task", f"{MOVE}: huge pages > of it the task's, huge pages"),
+        ("touch while 4 KiB pages move, 99.9 %", f"{ALONE}: 99.9 % take less than"),
+        ("  99.99 %", f"{ALONE}: 99.99 % take less than"),
+        ("  longest", f"{ALONE}: all take less than"),
+        ("a touch after all has moved", "touch, memory that has moved"),
+        ("a touch, balancing off", "touch, balancing off"),
+        ("a touch, one node", "touch, one node"),
+    ],
+    "busy": [
+        ("numa01, 90 % local after, s", "numa01: times that a thread has been through its memory > 90 % local after"),
+        ("numa02, 90 % local after, s", "numa02: times that a thread has been through its memory > 90 % local after"),
+        ("server: 99.9 % of lookups below, us", f"{LOOKUP}: 99.9 % take less than"),
+        ("  with knuma_scand", f"{LOOKUP}: 99.9 % take less than > with knuma_scand"),
+        ("server: 90 % local after, s", "memory of a server that has changed node: 90 % local after"),
+        ("  with knuma_scand", "memory of a server that has changed node: 90 % local after > with knuma_scand"),
+    ],
+}
+
+
 def plot(figures: list[Figure]) -> Plot:
     """How much is local, over time."""
     series: dict[str, list[tuple[float, float]]] = {}
@@ -188,11 +240,9 @@ def sweep_jobs() -> list[Job]:
     return [cost("sweep", *lines)]
 
 
-def sweep_table(results: Values) -> str:
-    lines = []
-    for pages in WINDOWS:
-        keys = ("faults", "all", "task", "threads", "t99")
-        found = [results.get(f"{key}_4k_cost_{pages}") for key in keys]
-        lines.append([str(pages)] + [number(f[0] if f else None) for f in found])
-    return table(lines, ["faultaround_pages", "hinting faults a page", "instructions a page", "task", "kernel threads",
-                         "99 % local after, s"])
+def sweep(values: Values) -> dict[str, object]:
+    keys = ("faults", "all", "task", "threads", "t99")
+    found = {pages: [values.get(f"{key}_4k_cost_{pages}") for key in keys] for pages in WINDOWS}
+    return {"about": "64 MiB of 4 KiB pages move, one CPU; of a page that moved: faults, instructions",
+            "head": ["faultaround_pages", "hinting faults", "all", "task", "kernel threads", "99 % local after, s"],
+            "lines": [[pages, *(f[0] if f else None for f in figures)] for pages, figures in found.items()]}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from common import SPREAD_BOOTS, Figure, Job, Plot, Spec
+from common import SPREAD_BOOTS, Figure, Front, Job, Plot, Spec
 
 WAIT = "what an allocator pays for giving memory back, and for using it again"
 FILES = ["guest.sh"]
@@ -82,6 +82,45 @@ def specs(demo: bool) -> list[Spec]:
         Spec("  mimalloc, which keeps what is freed for a while", "MiB/s", "parallel", value("churn_mimalloc"),
              better="higher"),
     ]
+
+
+SHIM = "the same of an unmodified program, glibc that unmaps > with the preloaded shim"
+
+
+def front(demo: bool) -> list[Front]:
+    return [Front("free 2 MiB (MADV_SPLITTABLE)", f"give back {KINDS['4k']}", "fork+exit", "fork, exit and wait of a small process"),
+            Front("malloc() with a shim, MiB/s", SHIM, "map+unmap", "mmap, touch and munmap of 256 KiB")]
+
+
+JEMALLOC = "jemalloc, blocks of 256 KiB to 4 MiB come and go"
+HALF = "take half of a huge page back, zeroed, a 4 KiB page"
+TABLES = {
+    "cost": [
+        ("free 2 MiB of 4 KiB pages", f"give back {KINDS['4k']}"),
+        ("free 2 MiB, a huge page", f"give back {KINDS['thp']}"),
+        ("free half of a huge page", f"give back {KINDS['half']}"),
+        ("free 64 KiB", f"give back {KINDS['64k']}"),
+        ("free 1 GiB, 2 MiB of it touched", f"give back {KINDS['1g']}"),
+        ("reuse 2 MiB as it is (MADV_FREE_UNDO)", "take 2 MiB back as it is"),
+        ("  and touch it, a page", "take 2 MiB back as it is > and touch it, a 4 KiB page"),
+        ("reuse half of a huge page, zeroed, a page", HALF),
+        ("  huge pages left after that, %", f"{HALF} > huge pages that are left"),
+        ("freed pages returned by one reclaim, %", "given back, returned by one reclaim"),
+        ("fork, exit and wait of a small process", "fork, exit and wait of a small process"),
+    ],
+    "throughput": [
+        *((name, f"MADV_FREE loop beside a reader, {what}{more}") for _, _, what in READERS
+          for name, more in ((f"MADV_FREE loop, {what}", ""), ("  the reader beside it", " > the reader"))),
+        ("jemalloc, blocks of 256 KiB to 4 MiB", JEMALLOC),
+        ("  with hooks, MADV_UNSPLITTABLE", f"{JEMALLOC} > with hooks, zeroed"),
+        ("  with hooks, MADV_FREE_UNDO", f"{JEMALLOC} > with hooks, as it is"),
+        ("malloc() of as much, glibc", "the same of an unmodified program, glibc that unmaps"),
+        ("  with a preloaded shim, MADV_FREE_UNDO", SHIM),
+        ("half of jemalloc's heap freed, reused", ""),
+        ("  huge pages left, %", f"{JEMALLOC} > half of its heap freed and used again: huge pages left"),
+        ("  with hooks, %", f"{JEMALLOC} > with hooks"),
+    ],
+}
 
 
 def plot(figures: list[Figure]) -> Plot:

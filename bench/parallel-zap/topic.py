@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common import SPREAD_BOOTS, Figure, Job, Plot, Spec
+from common import SPREAD_BOOTS, Figure, Front, Job, Plot, Spec
 
 WAIT = "how long the exit of a large process keeps whoever waits for it"
 FILES = ["guest.sh"]
@@ -96,6 +96,41 @@ def specs(demo: bool) -> list[Spec]:
         Spec("  at most", "ms", "parallel", per("late_max", 1e6)),
     ]
     return result
+
+
+def front(demo: bool) -> list[Front]:
+    return [Front(f"exit of {size(demo) >> 10} GiB, seconds", f"exit of {size(demo) >> 10} GiB of 4 KiB pages, two CPUs",
+                  "fork+exit", "fork, exit and wait of a small process")]
+
+
+TABLES = {
+    "cost": [
+        ("exit of 1 GiB, a 4 KiB page", "exit of 1 GiB, one CPU, a 4 KiB page"),
+        ("all that two CPUs do for it", "exit of 1 GiB, all that two CPUs do, a 4 KiB page"),
+        ("fork, exit and wait, small process", "fork, exit and wait of a small process"),
+        ("mmap, touch and munmap of 256 KiB", "mmap, touch and munmap of 256 KiB"),
+        ("the same of 16 MiB, a page", "mmap, touch and munmap of 16 MiB, a page"),
+    ],
+    "times": [
+        ("exit of 8 GiB", "exit of 8 GiB of 4 KiB pages, two CPUs"),
+        ("  zapped by helpers, %", "exit of 8 GiB of 4 KiB pages, two CPUs > zapped by helpers"),
+        ("munmap() of 8 GiB", "munmap() of 8 GiB of 4 KiB pages"),
+        ("MADV_DONTNEED of 8 GiB", "MADV_DONTNEED of 8 GiB of 4 KiB pages"),
+        ("exit of 2 GiB of shared memory, kept", "exit of 2 GiB of shared memory, which stays"),
+        ("exit of 1 GiB of it, which is freed", "exit of 1 GiB of shared memory, which is freed"),
+        ("exit of 2 GiB of 64 KiB folios", "exit of 2 GiB of 64 KiB folios"),
+        ("exit of 512 MiB, swapped out to zram", "exit of 512 MiB, swapped out to zram"),
+        ("exit of 2 GiB of huge pages", "exit of 2 GiB of huge pages"),
+        ("exit of 2 GiB, node by node", ""),
+        *((f"  over {n} node{'s' if n > 1 else ''}", f"exit of 2 GiB, node by node over {n} nodes") for n in NODES),
+    ],
+    "others": [
+        ("TLB flush IPIs for munmap() of 1 GiB", "TLB flush interrupts a GiB of munmap(), two threads"),
+        ("wake-up delay on a helper's CPU, ms", ""),
+        ("  99 % below", "another task's wake-up on the helper's CPU is late, p99"),
+        ("  maximum", "another task's wake-up on the helper's CPU is late, p99 > at most"),
+    ],
+}
 
 
 def plot(figures: list[Figure]) -> Plot:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# In the guest: the knobs as upstream behaves, for the "off" column. What has
+# In the guest: the knobs as upstream behaves, for the column "disabled". What has
 # no knob, as it costs nothing, stays.
 # shellcheck disable=SC2034 # guest.sh reads it
 ISOLATED_CACHE=1

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common import Figure, Job, Plot, Spec
+from common import Figure, Front, Job, Plot, Spec
 
 WAIT = "how often an isolated CPU is interrupted for memory management that others do"
 FILES = ["guest.sh"]
@@ -85,6 +85,35 @@ def specs(demo: bool) -> list[Spec]:
         result += [Spec(f"{path}: CPUs left alone", "%", "parallel", same(f"avoided_{path}"), better="higher")
                    for path in PATHS]
     return result
+
+
+def front(demo: bool) -> list[Front]:
+    return [Front("isolated CPU, 20 drop_caches", "drop_caches, 20 times: sent to an isolated CPU, idle",
+                  "page fault", "page fault on any CPU")]
+
+
+def idle(name: str) -> str:
+    return f"{LOADS[name][0]}: sent to an isolated CPU, idle"
+
+
+SHORT = {name: "  " + what for name, (what, _, _) in LOADS.items()} | {"caches": "  1,000 slab caches, kfree_rcu()"}
+TABLES = {
+    "interrupts": [
+        ("idle", ""), *((SHORT[name], idle(name)) for name in LOADS if name != "oom"),
+        ("in user mode, if not 0 in all columns", ""),
+        *((SHORT[name], f"{idle(name)} > in user mode")
+          for name in ("collapse", "modules", "caches", "stat_refresh", "compact", "overcommit", "shrink")),
+    ],
+    "cost": [
+        ("page fault, ordinary CPU", "page fault on any CPU"),
+        ("a page written to a file, ordinary CPU", "a page written to a file on any CPU"),
+        ("mlock() and munlock() of a page", "mlock() and munlock(), a page, on any CPU"),
+        ("page fault, isolated CPU", "page fault on an isolated CPU"),
+        ("a page written to a file, isolated CPU", "a page written to a file on an isolated CPU"),
+        ("mlock() and munlock(), isolated CPU", "mlock() and munlock(), a page, on an isolated CPU"),
+        ("kfree_rcu()", "kfree_rcu()"),
+    ],
+}
 
 
 def plot(figures: list[Figure]) -> Plot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common import SPREAD_BOOTS, Figure, Job, Plot, Spec, Values, table
+from common import SPREAD_BOOTS, Figure, Front, Job, Plot, Spec, Values
 
 WAIT = "how long vmalloc() callers and the CPU are held up while vfree()d areas are given back"
 FILES = ["guest.sh"]
@@ -106,6 +106,35 @@ def hold_name(n: int) -> str:
     return f"longest hold of free_vmap_area_lock, {n:,} areas"
 
 
+def front(demo: bool) -> list[Front]:
+    return [Front("lock hold of a vmalloc purge", hold_name(100_000), "vfree()", "instructions a purged area, vfree() included")]
+
+
+def by_areas(name: str) -> list[tuple[str, str]]:
+    return [(f"  {n:,} areas", f"{name}, {n:,} areas") for n in sizes(False)]
+
+
+TABLES = {
+    "holds": [
+        ("longest hold of free_vmap_area_lock, instructions", ""), *by_areas("longest hold of free_vmap_area_lock"),
+        ("  the probes alone", f"{hold_name(LARGE)} > of it the probes: a lock that guards nothing"),
+        ("longest non-preemptible section, instructions", ""), *by_areas("longest non-preemptible section"),
+        ("instructions for a freed area", "instructions a purged area, vfree() included"),
+        ("areas not yet returned, at their peak", ""),
+        *((f"  {n:,} freed", f"areas freed and not yet returned, peak of {n:,} freed on one CPU") for n in (100_000, LARGE)),
+        ("  two CPUs, SCHED_FIFO",
+         "areas freed and not yet returned, peak, both CPUs freeing > the same, freeing at SCHED_FIFO"),
+        ("TLB flushes for a million vfree()s", ""),
+        ("  one CPU", "TLB flushes a million vfree()s, one CPU"), ("  two CPUs", "TLB flushes a million vfree()s, two CPUs"),
+    ],
+    "test_vmalloc": [
+        ("one thread, thousands of instructions", ""), *((f"  mask {m}", f"test_vmalloc mask {m}, one thread") for m in MASKS),
+        ("two threads on two CPUs, loops a second", ""),
+        *((f"  mask {m}", f"test_vmalloc mask {m}, two threads") for m in MASKS_PARALLEL),
+    ],
+}
+
+
 def plot(figures: list[Figure]) -> Plot:
     series: dict[str, list[tuple[float, float]]] = {}
     for n in sizes(False):
@@ -126,19 +155,19 @@ def sweep_jobs() -> list[Job]:
         script = body(f"echo {batch} >/sys/kernel/mm/vmalloc/purge_batch || die purge_batch",
                       "echo 0 >/sys/kernel/mm/vmalloc/throttle_percent || die throttle_percent",
                       *prefixed(f"b{batch}_", *what))
-        return Job(f"{name}-{batch}", script, mem="2G", columns=("patched",), config=config)
+        return Job(f"{name}-{batch}", script, mem="2G", columns=("enabled",), config=config)
     return [each for b in SWEEP for each in (
         job("sweep", b, "guest", "hold 100000", "cost 100000", "test_vmalloc 1 1 100000"),
         job("sweep-trace", b, "trace", "nonpreemptible 100000"))]
 
 
-def sweep_table(results: Values) -> str:
-    def cell(batch: int, key: str, scale: float = 1) -> str:
-        value = results.get(f"b{batch}_{key}")
-        return f"{value[0] * scale:,.0f}" if value else "-"
+def sweep(values: Values) -> dict[str, object]:
+    def cell(batch: int, key: str, scale: float = 1) -> float | None:
+        value = values.get(f"b{batch}_{key}")
+        return round(value[0] * scale) if value else None
 
-    lines = [["unlimited" if b == 0 else str(b), cell(b, "hold_100000"), cell(b, "nonpreemptible_100000"),
-              cell(b, "cost_100000", 1e-5), cell(b, "test_1", 1e-2)] for b in SWEEP]
-    return ("100,000 one-page areas freed at once on one CPU, no back-pressure; instructions\n\n" +
-            table(lines, ["purge_batch", "longest lock hold", "longest non-preemptible", "a purged area",
-                          "a test_vmalloc mask 1 loop"]))
+    return {"about": "100,000 one-page areas freed at once on one CPU, without back-pressure, in\n"
+                     "instructions; a purge_batch of 0 is unlimited.",
+            "head": ["purge_batch", "lock hold", "non-preemptible", "a purged area", "test_vmalloc 1"],
+            "lines": [[b, cell(b, "hold_100000"), cell(b, "nonpreemptible_100000"), cell(b, "cost_100000", 1e-5),
+                       cell(b, "test_1", 1e-2)] for b in SWEEP]}

@@ -5,11 +5,14 @@
 #include <linux/fs.h>
 #include <linux/mempolicy.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -71,6 +74,12 @@ static void set_state(struct region *r, size_t first, size_t n, unsigned int set
 		r->page[i].state = (r->page[i].state & ~clear) | set;
 }
 
+/* Sealed memory that cannot be written: what is in it stays as long as it is mapped. */
+static bool immutable(const struct region *r, size_t page)
+{
+	return r->sealed && r->kind == ANON && region_page_is(r, page, READ_ONLY | NO_ACCESS);
+}
+
 /* Half done at an error: a page has what it had, or zeroes. */
 static void half_zeroed(struct region *r, size_t first, size_t n)
 {
@@ -95,16 +104,17 @@ static int call_write(struct worker *w, struct region *r, size_t first, size_t n
 
 enum effect {
 	NO_EFFECT,
+	MERGES,
+	UNDOES,
+	UNGUARDS,
+	/* The others discard: sealed memory that cannot be written refuses them. */
 	FREES,			/* may be zero */
 	ZEROES,			/* as MADV_DONTNEED */
 	REMOVES,		/* from the file, too */
 	MARKS,
 	UNMARKS,
-	UNDOES,
 	GUARDS,
-	UNGUARDS,
 	WIPES,
-	MERGES,
 };
 
 struct advice {
@@ -177,7 +187,7 @@ static void model_undone(struct region *r, size_t first, size_t n, int ret)
 	for (size_t i = first; i < first + n; i++) {
 		struct page *p = &r->page[i];
 
-		if (ret && p->state & MAY_ZERO)
+		if (ret && p->state & (MAY_ZERO | MARKED))
 			p->state |= UNREAD;
 		p->state &= ~(MAY_ZERO | MARKED);
 		if (p->state & STORED)
@@ -197,7 +207,7 @@ static void model_marked(struct region *r, size_t first, size_t n, int ret)
 		return;
 	}
 	if (!ret) {
-		set_state(r, first, n, MARKED | MAY_ZERO, 0);
+		set_state(r, first, n, MARKED, 0);
 		return;
 	}
 	/* Part of it may be marked: unmark that. */
@@ -236,10 +246,7 @@ static void model_advised(struct region *r, size_t first, size_t n, const struct
 			model_zapped(r, first, n);
 		else if (is_anon(r) || r->kind == FILE_PRIVATE || r->kind == HUGETLB)
 			half_zeroed(r, first, n);
-		/* Whether the mark outlives MADV_DONTNEED is not documented. */
-		if (region_any(r, first, n, MARKED))
-			for (size_t i = first; i < first + n; i++)
-				r->page[i].state |= r->page[i].state & MARKED ? MAY_ZERO : 0;
+		/* Whether the mark outlives MADV_DONTNEED is not documented: MARKED stays. */
 		break;
 	case REMOVES:
 		if (is_anon(r))
@@ -317,9 +324,17 @@ static int call_advice(struct worker *w, struct region *r, size_t first, size_t 
 {
 	const struct advice *a = find_advice(name);
 	unsigned long errors = a->errors | E_TRANSIENT;
+	size_t fixed = 0;
 	int ret;
 
-	if (r->kind == HUGETLB) {
+	/* A hole in a file of huge pages loses its reservation. */
+	if (region_is_hugetlb(r) && a->effect == REMOVES)
+		return NOT_HERE;
+	for (size_t i = first; a->effect >= FREES && i < first + n; i++)
+		fixed += immutable(r, i);
+	if (fixed && fixed < n)
+		return NOT_HERE;
+	if (region_is_hugetlb(r)) {
 		/* Whole huge pages, or EINVAL. */
 		first = first / 512 * 512;
 		n = r->pages - first;
@@ -341,7 +356,8 @@ static int call_advice(struct worker *w, struct region *r, size_t first, size_t 
 	} else {
 		ret = result(r, first, n, name, advise(r, first, n, a), errors);
 	}
-	model_advised(r, first, n, a, ret);
+	if (!fixed)
+		model_advised(r, first, n, a, ret);
 	return ret;
 }
 
@@ -389,6 +405,18 @@ static int call_collapse(struct worker *w, struct region *r, size_t first, size_
 	return call_advice(w, r, first, n, "collapse");
 }
 
+static int protect(struct region *r, size_t first, size_t n, int prot, unsigned int state)
+{
+	int ret = result(r, first, n, "mprotect", mprotect(region_at(r, first), n * PAGE, prot),
+			 E_TRANSIENT | E(EACCES));
+
+	if (!ret)
+		set_state(r, first, n, state, READ_ONLY | NO_ACCESS);
+	else if (ret != -EPERM)
+		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
+	return ret;
+}
+
 static int call_mprotect(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	static const struct {
@@ -402,25 +430,15 @@ static int call_mprotect(struct worker *w, struct region *r, size_t first, size_
 		{ PROT_NONE, NO_ACCESS },
 	};
 	size_t kind = rng_below(&w->rng, ARRAY_SIZE(kinds));
-	int ret;
 
-	if (r->kind == HUGETLB)
-		first = 0, n = r->pages;
-	ret = result(r, first, n, "mprotect",
-		     mprotect(region_at(r, first), n * PAGE, kinds[kind].prot),
-		     E_TRANSIENT | E(EACCES));
-	if (!ret)
-		set_state(r, first, n, kinds[kind].state, READ_ONLY | NO_ACCESS);
-	else if (ret != -EPERM)
-		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
-	return ret;
+	return protect(r, first, n, kinds[kind].prot, kinds[kind].state);
 }
 
 static int call_mlock(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	int ret;
 
-	if (r->kind == HUGETLB)
+	if (region_is_hugetlb(r))
 		return NOT_HERE;
 	ret = result(r, first, n, "mlock", syscall(SYS_mlock2, region_at(r, first), n * PAGE,
 						   (unsigned int)rng_below(&w->rng, 2)),
@@ -438,7 +456,7 @@ static int call_munlock(struct worker *w, struct region *r, size_t first, size_t
 	int ret;
 
 	(void)w;
-	if (r->kind == HUGETLB)
+	if (region_is_hugetlb(r))
 		return NOT_HERE;
 	ret = result(r, first, n, "munlock", munlock(region_at(r, first), n * PAGE), E_TRANSIENT);
 	if (!ret)
@@ -572,9 +590,14 @@ static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n
 {
 	int ret;
 
-	(void)w;
-	if (region_number(r) > 1)
+	if (region_number(r) > 2)
 		return NOT_HERE;	/* sealed memory stays until the process ends */
+	/* Rather memory of which a part is marked. */
+	if (program.series && !region_any(r, first, n, MARKED) && rng_chance(&w->rng, 75))
+		return NOT_HERE;
+	/* As a program does that has set up constants. */
+	if (rng_chance(&w->rng, 50))
+		protect(r, first, n, PROT_READ, READ_ONLY);
 	ret = result(r, first, n, "mseal", syscall(SYS_MSEAL, r->addr, r->pages * PAGE, 0UL),
 		     E_TRANSIENT);
 	if (ret)
@@ -583,12 +606,14 @@ static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n
 	for (size_t i = 0; i < r->pages; i++) {
 		struct page *p = &r->page[i];
 
-		if (!(p->state & MARKED) || !(p->state & (READ_ONLY | NO_ACCESS)))
+		if (!(p->state & MARKED) || !immutable(r, i))
 			continue;
-		p->state = (p->state & ~(MARKED | MAY_ZERO)) | UNREAD;
 		if (p->state & STORED)
-			p->state = (p->state & ~STORED) | UNKNOWN;
+			p->stamp = p->stored;
+		p->state = (p->state & ~(MARKED | STORED)) | UNREAD;
 	}
+	/* What it has now is what it has to keep. */
+	region_check(r, first, n, "contents");
 	return 0;
 }
 
@@ -717,6 +742,7 @@ struct uffdio_move {
 	int64_t move;
 };
 #define UFFDIO_MOVE	_IOWR(UFFDIO, 0x05, struct uffdio_move)
+#define UFFD_FEATURE_MOVE	(1UL << 16)
 #endif
 
 /* Pages move to a new mapping, and leave holes. */
@@ -737,7 +763,7 @@ static int call_uffd_move(struct worker *w, struct region *r, size_t first, size
 		return -errno;
 	fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0) {
-		struct uffdio_api api = { .api = UFFD_API, .features = 1UL << 16 };
+		struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
 		struct uffdio_register reg = {
 			.range = { (uintptr_t)to, n * PAGE },
 			.mode = UFFDIO_REGISTER_MODE_MISSING,
@@ -765,6 +791,112 @@ static int call_uffd_move(struct worker *w, struct region *r, size_t first, size
 	munmap(to, n * PAGE);
 	region_check(r, first, n, "contents");
 	return ret;
+}
+
+/* A thread that waits in its page faults until the thread of the call resolves them. */
+struct toucher {
+	char *addr;
+	size_t n;
+	uint32_t stamp;			/* of the first page that it writes; 0: it reads */
+	atomic_bool done;
+};
+
+static void *uffd_touch(void *arg)
+{
+	struct toucher *t = arg;
+
+	for (size_t i = 0; i < t->n; i++) {
+		if (t->stamp)
+			page_fill(t->addr + i * PAGE, t->stamp + i);
+		else
+			(void)*(volatile char *)(t->addr + i * PAGE);
+	}
+	atomic_store(&t->done, true);
+	return NULL;
+}
+
+/* Resolve a fault: let the page be written, or give it the contents of @source. */
+static int uffd_resolve(struct worker *w, struct region *r, size_t page, int fd, uint64_t mode, char *source)
+{
+	struct uffdio_writeprotect wp = { .range = { (uintptr_t)region_at(r, page), PAGE } };
+	struct uffdio_copy copy = { .dst = wp.range.start, .src = (uintptr_t)source, .len = PAGE };
+	struct uffdio_move move = { .dst = wp.range.start, .src = (uintptr_t)source, .len = PAGE };
+
+	if (mode == UFFDIO_REGISTER_MODE_WP) {
+		/* The thread that writes waits: nothing is written yet. */
+		region_check_page(r, page, region_at(r, page), "contents");
+		return ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	}
+	page_fill(source, ++w->next_stamp);
+	if (page % 2 ? ioctl(fd, UFFDIO_COPY, &copy) : ioctl(fd, UFFDIO_MOVE, &move))
+		return -1;
+	r->page[page].stamp = w->next_stamp;
+	r->page[page].state &= ~UNREAD;
+	return 0;
+}
+
+/* Pages that a second thread waits for: missing ones are copied or moved there. */
+static int call_uffd_wait(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	uint64_t mode = rng_chance(&w->rng, 40) ? UFFDIO_REGISTER_MODE_WP : UFFDIO_REGISTER_MODE_MISSING;
+	struct uffdio_writeprotect wp = { .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	struct toucher toucher = { .addr = region_at(r, first) };
+	unsigned int failures = 0;
+	pthread_t thread;
+	char *source;
+	int fd;
+
+	if (!is_anon(r) || unwritable(r, first, n) || region_any(r, first, n, LOCKED) || r->sealed)
+		return NOT_HERE;
+	n = toucher.n = n < 16 ? n : 16;
+	source = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (source == MAP_FAILED)
+		return -errno;
+	fd = uffd_open(r, first, n, UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MOVE, mode);
+	if (fd < 0) {
+		munmap(source, PAGE);
+		return fd;
+	}
+	region_zap_marked(r, first, n);	/* by registration */
+	if (mode == UFFDIO_REGISTER_MODE_WP) {
+		toucher.stamp = w->next_stamp + 1;
+		w->next_stamp += n;
+		wp.range = (struct uffdio_range){ (uintptr_t)toucher.addr, n * PAGE };
+		ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	} else if (madvise(toucher.addr, n * PAGE, MADV_DONTNEED)) {
+		half_zeroed(r, first, n);
+	} else {
+		region_zero(r, first, n);
+	}
+	if (pthread_create(&thread, NULL, uffd_touch, &toucher)) {
+		close(fd);
+		munmap(source, PAGE);
+		return -EAGAIN;
+	}
+	while (!atomic_load(&toucher.done) && failures < 100 && !over()) {
+		struct pollfd ready = { .fd = fd, .events = POLLIN };
+		struct uffdio_range range = { .len = PAGE };
+		struct uffd_msg msg;
+
+		if (poll(&ready, 1, 10) < 1 || read(fd, &msg, sizeof(msg)) != sizeof(msg))
+			continue;
+		if (rng_chance(&w->rng, 20))
+			usleep(rng_below(&w->rng, 20000));
+		range.start = msg.arg.pagefault.address & -PAGE;
+		if (uffd_resolve(w, r, (range.start - (uintptr_t)r->addr) / PAGE, fd, mode, source)) {
+			failures++;
+			ioctl(fd, UFFDIO_WAKE, &range);	/* it faults again */
+		}
+	}
+	close(fd);	/* the rest of the faults get zeroes */
+	pthread_join(thread, NULL);
+	munmap(source, PAGE);
+	for (size_t i = 0; toucher.stamp && i < n; i++) {
+		r->page[first + i].stamp = toucher.stamp + i;
+		r->page[first + i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
+	}
+	region_check(r, first, n, "contents");
+	return failures ? -EAGAIN : 0;
 }
 
 /* The kernel copies the pages: what arrives is what they have. */
@@ -1080,6 +1212,25 @@ static int call_large(struct worker *w, struct region *r, size_t first, size_t n
 	return 0;
 }
 
+/* All swapped pages come back, those of the other processes, too. */
+static int call_swapoff(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	int ret;
+
+	if (!exists(SWAP_DEVICE) || !swap_fits())
+		return NOT_HERE;
+	/* They come to any node. */
+	atomic_fetch_add(&shared->moving, 1);
+	atomic_fetch_add(&shared->policy_epoch, 1);
+	/* EINVAL: another process has switched it off, or the guest has none. */
+	ret = result(r, first, n, "swapoff", swapoff(SWAP_DEVICE), E_TRANSIENT | E(EINVAL));
+	usleep(rng_below(&w->rng, 500000));
+	result(r, first, n, "swapon", swapon(SWAP_DEVICE, 0), E_TRANSIENT | E(EINVAL));
+	atomic_fetch_sub(&shared->moving, 1);
+	region_check(r, first, n, "contents");
+	return ret;
+}
+
 static int call_affinity(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	cpu_set_t set;
@@ -1197,11 +1348,12 @@ const struct call calls[] = {
 	{ "mremap_resize", 3, true, false, NULL, call_mremap_resize },
 	{ "map_fixed", 6, false, false, "parallel-zap", call_map_fixed },
 	{ "remap", 8, true, false, "parallel-zap", call_remap },
-	{ "mseal", 1, true, false, "lazyfree", call_mseal },
+	{ "mseal", 8, true, false, "lazyfree", call_mseal },
 	{ "fork", 8, true, false, "parallel-zap", call_fork },
 	{ "uffd_copy", 4, false, false, NULL, call_uffd_copy },
 	{ "uffd_wp", 3, false, false, NULL, call_uffd_wp },
 	{ "uffd_move", 3, false, false, NULL, call_uffd_move },
+	{ "uffd_wait", 4, false, false, NULL, call_uffd_wait },
 	{ "vm_readv", 5, false, false, NULL, call_vm_readv },
 	{ "vmsplice", 4, false, false, NULL, call_vmsplice },
 	{ "direct_io", 4, false, false, NULL, call_direct_io },
@@ -1215,6 +1367,7 @@ const struct call calls[] = {
 	{ "clear_refs", 1, false, false, NULL, call_clear_refs },
 	{ "sparse", 3, false, false, "lazyfree", call_sparse },
 	{ "large", 1, false, false, "parallel-zap vmalloc-purge", call_large },
+	{ "swapoff", 1, false, false, "lazyfree", call_swapoff },
 	{ "affinity", 2, false, false, "parallel-zap", call_affinity },
 	{ "nice", 2, false, false, "parallel-zap", call_nice },
 	{ "fifo", 1, false, false, "percpu-drain", call_fifo },

@@ -95,7 +95,7 @@ bool groups_init(void)
 		return false;
 	if (!groups_state) {
 		groups_state = mmap(NULL, sizeof(*groups_state), PROT_READ | PROT_WRITE,
-				    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+				    MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 		if (groups_state == MAP_FAILED) {
 			groups_state = NULL;
 			return false;

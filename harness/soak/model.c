@@ -15,6 +15,11 @@ unsigned int region_number(const struct region *r)
 	return r - regions;
 }
 
+bool region_is_hugetlb(const struct region *r)
+{
+	return r->kind >= HUGETLB;
+}
+
 static uint64_t page_word(uint32_t stamp, unsigned int word)
 {
 	return stamp ? ((uint64_t)stamp << 32) + 0x50a0 + word : 0;
@@ -64,6 +69,7 @@ bool region_any(const struct region *r, size_t first, size_t n, unsigned int sta
  */
 bool region_check_page(struct region *r, size_t page, const char *addr, const char *class)
 {
+	const unsigned int zero_too = MAY_ZERO | MARKED | UNREAD;
 	struct page *p = &r->page[page];
 	uint64_t odd = 0;
 
@@ -74,7 +80,7 @@ bool region_check_page(struct region *r, size_t page, const char *addr, const ch
 			p->state &= ~UNREAD;
 			return true;
 		}
-		if (p->state & (MAY_ZERO | UNREAD) && page_words(addr, 0, &odd) == WORDS) {
+		if (p->state & zero_too && page_words(addr, 0, &odd) == WORDS) {
 			if (p->state & UNREAD) {
 				p->stamp = 0;
 				p->state &= ~UNREAD;
@@ -82,12 +88,12 @@ bool region_check_page(struct region *r, size_t page, const char *addr, const ch
 			return true;
 		}
 		/* Reclaim may have dropped the page between two words. */
-		if (!(p->state & (MAY_ZERO | UNREAD)))
+		if (!(p->state & zero_too))
 			break;
 	}
 	violation(class, "region %u (kind %d at %p) page %zu state %#x: expected stamp %#x%s, found %#lx",
 		  region_number(r), r->kind, (void *)r->addr, page, p->state, p->stamp,
-		  p->state & (MAY_ZERO | UNREAD) ? " or zero" : "", (unsigned long)odd);
+		  p->state & zero_too ? " or zero" : "", (unsigned long)odd);
 	return false;
 }
 
@@ -157,8 +163,8 @@ static int region_open(enum region_kind kind, size_t size)
 	char path[128];
 	int fd;
 
-	if (kind == MEMFD) {
-		fd = memfd_create("soak", MFD_CLOEXEC);
+	if (kind == MEMFD || kind == HUGETLB_MEMFD) {
+		fd = memfd_create("soak", MFD_CLOEXEC | (kind == HUGETLB_MEMFD ? MFD_HUGETLB : 0));
 	} else {
 		snprintf(path, sizeof(path), "%s", getenv("SOAK_DIR") ?: "/tmp");
 		fd = open(path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -174,26 +180,28 @@ static int region_open(enum region_kind kind, size_t size)
 bool region_map(struct worker *w, struct region *r)
 {
 	static const enum region_kind kinds[] = {
-		ANON, ANON, ANON, ANON, ANON, ANON, SHARED, MEMFD, FILE_SHARED, FILE_PRIVATE, HUGETLB,
+		ANON, ANON, ANON, ANON, ANON, ANON, ANON, SHARED, MEMFD, FILE_SHARED, FILE_PRIVATE,
+		HUGETLB, HUGETLB_SHARED, HUGETLB_MEMFD,
 	};
 	size_t pages = (1 + rng_below(&w->rng, MAX_PAGES / SLOT_PAGES)) * SLOT_PAGES;
 	enum region_kind kind = kinds[rng_below(&w->rng, ARRAY_SIZE(kinds))];
 	int flags = MAP_ANONYMOUS | MAP_FIXED, fd = -1;
+	bool huge = kind >= HUGETLB;
 	char *area, *addr;
 	size_t size;
 
-	if (rng_chance(&w->rng, 50) || kind == HUGETLB)
+	if (rng_chance(&w->rng, 50) || huge)
 		pages = rng_chance(&w->rng, 50) ? HUGE / PAGE : 2 * HUGE / PAGE;
 	size = pages * PAGE;
-	flags |= kind == SHARED ? MAP_SHARED : MAP_PRIVATE;
-	if (kind == HUGETLB)
+	flags |= kind == SHARED || kind == HUGETLB_SHARED ? MAP_SHARED : MAP_PRIVATE;
+	if (huge)
 		flags |= MAP_HUGETLB;
 	/* A hugetlb mapping without a reservation may get a SIGBUS instead of a page. */
-	if (rng_chance(&w->rng, 20) && kind != HUGETLB)
+	if (rng_chance(&w->rng, 20) && !huge)
 		flags |= MAP_NORESERVE;
-	if (rng_chance(&w->rng, 20) && kind != HUGETLB)
+	if (rng_chance(&w->rng, 20) && !huge)
 		flags |= MAP_POPULATE;
-	if (kind == MEMFD || kind == FILE_SHARED || kind == FILE_PRIVATE) {
+	if (kind == MEMFD || kind == FILE_SHARED || kind == FILE_PRIVATE || kind == HUGETLB_MEMFD) {
 		fd = region_open(kind, size);
 		if (fd < 0)
 			return false;

@@ -499,7 +499,7 @@ static bool zram_start(struct rng *rng)
 }
 
 /* swapoff() needs room for all that is in swap. */
-static bool swap_used_fits(void)
+bool swap_fits(void)
 {
 	long used = get_key("/proc/meminfo", "SwapTotal") -
 		    get_key("/proc/meminfo", "SwapFree");
@@ -514,7 +514,7 @@ static void zram_tick(struct rng *rng)
 	snprintf(path, sizeof(path), "/sys/block/%s/compact",
 		 strrchr(zram_device, '/') + 1);
 	put(path, "1");
-	if (!swap_used_fits())
+	if (!swap_fits())
 		return;
 	swapoff(zram_device);
 	if (rng_chance(rng, 75))
@@ -528,27 +528,6 @@ static const struct setting zswap_settings[] = {
 	{ "/sys/module/zswap/parameters/shrinker_enabled", { "Y", "N" }, "N" },
 };
 SETTINGS_NEIGHBOUR(zswap)
-
-/* swapoff() of the guest's swap. */
-static void swapoff_stop(void)
-{
-	if (exists("/dev/zram0"))
-		swapon("/dev/zram0", 0);
-}
-
-static void swapoff_tick(struct rng *rng)
-{
-	if (swap_used_fits() && !swapoff("/dev/zram0"))
-		usleep(rng_below(rng, 500000));
-	swapoff_stop();
-}
-
-static bool swapoff_start(struct rng *rng)
-{
-	(void)rng;
-	put("/proc/self/oom_score_adj", "0");
-	return exists("/dev/zram0") && get_key("/proc/meminfo", "SwapTotal") > 0;
-}
 
 static void drop_caches_tick(struct rng *rng)
 {
@@ -963,7 +942,6 @@ const struct neighbour neighbours[] = {
 	NEIGHBOUR(damon, 5000),
 	NEIGHBOUR(zram, 2000),
 	NEIGHBOUR(zswap, 1000),
-	NEIGHBOUR(swapoff, 3000),
 	VISITOR(drop_caches, 500),
 	NEIGHBOUR(cpu_hotplug, 500),
 	NEIGHBOUR(memory_hotplug, 1000),

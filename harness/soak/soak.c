@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/swap.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -306,7 +307,7 @@ unsigned long policy_epoch(void)
 
 static bool neighbour_moves_pages(const char *name)
 {
-	return strstr(name, "hotplug") || strstr(name, "offline") || strstr(name, "swap") ||
+	return strstr(name, "hotplug") || strstr(name, "offline") || strstr(name, "zswap") ||
 	       strstr(name, "zram") || strstr(name, "damon");
 }
 
@@ -504,6 +505,9 @@ static void round_run(unsigned int number, double end)
 	bool knobs_change = program.series && number % 2;
 	double printed = now(), ticked = 0;
 
+	/* A process may have been killed between swapoff() and swapon(). */
+	swapon(SWAP_DEVICE, 0);
+	atomic_store(&shared->moving, 0);
 	round_keep_apart(&rng);
 	atomic_store(&shared->round_over, false);
 	atomic_store(&shared->knobs_change, knobs_change);
@@ -591,7 +595,9 @@ int main(int argc, char **argv)
 	}
 	program_read(argv[1]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	/* Populated, so that no page of it is charged to a group. */
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	running = calloc(nr_neighbours, sizeof(*running));
 	if (shared == MAP_FAILED || !running || nr_neighbours > MAX_NEIGHBOURS ||
 	    nr_calls > MAX_CALLS) {

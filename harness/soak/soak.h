@@ -107,6 +107,9 @@ struct neighbour {
 extern const struct neighbour neighbours[];
 extern const unsigned int nr_neighbours;
 
+#define SWAP_DEVICE	"/dev/zram0"	/* of the guest; neighbour zram has others */
+bool swap_fits(void);			/* there is room to swap all pages in */
+
 /*
  * knobs.c: set a random knob to a random legal or illegal value. A legal value
  * has to be taken and read back, an illegal one has to be refused with EINVAL

@@ -62,16 +62,23 @@ static struct sum {
 /* Bytes that a group without processes may show in memory.stat. */
 static const struct {
 	const char *key;
-	long pages_per_cpu;	/* error of the per-CPU counts */
-	long more;
+	long most;
 } group_sums[] = {
-	{ "anon", 64, 0 },
-	{ "file_mapped", 64, 0 },
-	{ "shmem", 64, 0 },
-	{ "lazyfree", 64, 0 },
-	{ "splittable", 64, 0 },
-	{ "pagetables", 64, 0 },
-	{ "kernel", 64, 8 * MIB },
+	{ "anon", 0 },
+	{ "anon_thp", 0 },
+	{ "file_mapped", 0 },
+	{ "shmem", 0 },
+	{ "lazyfree", 0 },
+	{ "splittable", 0 },
+	{ "pagetables", 0 },
+	{ "kernel", 10 * MIB },
+};
+
+/* Counts of each node that add up to those of the machine. */
+static const char * const node_sums[] = {
+	"nr_anon_pages", "nr_anon_transparent_hugepages", "nr_mapped", "nr_shmem", "nr_lazyfree",
+	"nr_splittable", "nr_isolated_anon", "nr_isolated_file", "nr_mlock", "nr_unevictable",
+	"nr_page_table_pages",
 };
 
 static bool sums_begun;
@@ -149,25 +156,53 @@ static void sums_check_global(void)
 			  nr_free, sums_free);
 }
 
-/* Sum of "N0=5 N1=6" in the line of @key of memory.numa_stat; -1: no such line. */
-static long sum_of_nodes(const char *path, const char *key)
+/*
+ * Each line of memory.numa_stat, such as "anon N0=5 N1=6", adds up to that of
+ * memory.stat. While nothing runs, both are exact: the kernel folds the per-CPU
+ * counts every 2 s. A negative count of a node would show as 0.
+ */
+static void sums_check_group_nodes(const char *dir)
 {
-	FILE *file = fopen(path, "re");
-	size_t len = strlen(key);
-	char line[512], *p;
-	long sum = -1;
+	char path[256], line[512], *p;
+	long sum, whole;
+	FILE *file;
 
+	snprintf(path, sizeof(path), "%smemory.numa_stat", dir);
+	file = fopen(path, "re");
 	if (!file)
-		return -1;
-	while (sum < 0 && fgets(line, sizeof(line), file)) {
-		if (strncmp(line, key, len) || line[len] != ' ')
+		return;
+	snprintf(path, sizeof(path), "%smemory.stat", dir);
+	while (!wrong.class && fgets(line, sizeof(line), file)) {
+		/* Each CPU keeps bytes of slab objects that it has not counted yet. */
+		if (!strncmp(line, "slab", 4))
 			continue;
 		sum = 0;
 		for (p = line; (p = strchr(p, '=')); p++)
 			sum += strtol(p + 1, NULL, 10);
+		line[strcspn(line, " ")] = 0;
+		whole = get_key(path, line);
+		if (whole >= 0 && sum != whole)
+			sum_wrong("counter", "%s of %s is %ld, its nodes have %ld", line, path, whole, sum);
 	}
 	fclose(file);
-	return sum;
+}
+
+static void sums_check_nodes(void)
+{
+	glob_t found;
+
+	if (glob(NODES "vmstat", 0, NULL, &found))
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(node_sums); i++) {
+		long sum = 0, whole = get_key(VMSTAT, node_sums[i]);
+
+		for (size_t j = 0; j < found.gl_pathc; j++)
+			sum += get_key(found.gl_pathv[j], node_sums[i]);
+		if (whole >= 0 && sum != whole)
+			sum_wrong("counter", "%s of " VMSTAT " is %ld, the nodes have %ld",
+				  node_sums[i], whole, sum);
+	}
+	globfree(&found);
 }
 
 static void sums_check_group(const char *dir)
@@ -178,18 +213,13 @@ static void sums_check_group(const char *dir)
 	for (size_t i = 0; i < ARRAY_SIZE(group_sums); i++) {
 		const char *key = group_sums[i].key;
 
-		limit = group_sums[i].pages_per_cpu * batch + group_sums[i].more;
 		snprintf(path, sizeof(path), "%smemory.stat", dir);
 		value = get_key(path, key);
-		if (value > limit)
-			sum_wrong("counter", "%s of %s is %ld, there are no processes",
-				  key, path, value);
-		snprintf(path, sizeof(path), "%smemory.numa_stat", dir);
-		value = sum_of_nodes(path, key);
-		if (value > limit)
+		if (value > group_sums[i].most)
 			sum_wrong("counter", "%s of %s is %ld, there are no processes",
 				  key, path, value);
 	}
+	sums_check_group_nodes(dir);
 	/*
 	 * A tmpfs or an initramfs may keep files that the group has written. Each
 	 * CPU keeps up to 64 pages that it has charged, for each group below, too.
@@ -276,6 +306,7 @@ void sums_end(void)
 		wrong.class = NULL;
 		sums_check_global();
 		sums_for_each(GROUPS, sums_check_group);
+		sums_check_nodes();
 		sums_check_queued();
 		sums_check_negative();
 		if (!wrong.class)

@@ -19,7 +19,9 @@ enum region_kind {
 	MEMFD,			/* shared mapping of a memfd */
 	FILE_SHARED,		/* shared mapping of a file */
 	FILE_PRIVATE,		/* private mapping of a file of zeroes */
-	HUGETLB,		/* private hugetlb memory */
+	HUGETLB,		/* private hugetlb memory; those that follow are hugetlb, too */
+	HUGETLB_SHARED,		/* shared anonymous hugetlb memory */
+	HUGETLB_MEMFD,		/* shared mapping of a memfd of huge pages */
 	NR_KINDS,
 };
 
@@ -28,8 +30,8 @@ enum region_kind {
  * zeroes if that is 0.
  */
 enum page_state {
-	MAY_ZERO = 1,		/* or zeroes, at any time: marked by MADV_FREE */
-	MARKED = 2,		/* MADV_SPLITTABLE: a store may be lost, too */
+	MAY_ZERO = 1,		/* or zeroes, at any time: MADV_FREE */
+	MARKED = 2,		/* the same of MADV_SPLITTABLE: a store may be lost, too */
 	STORED = 4,		/* a store while it was marked: @stored, too */
 	UNREAD = 8,		/* or zeroes: the next read decides */
 	READ_ONLY = 16,
@@ -161,6 +163,7 @@ extern struct region regions[MAX_REGIONS];
 bool region_map(struct worker *w, struct region *r);
 void region_unmap(struct region *r);
 unsigned int region_number(const struct region *r);
+bool region_is_hugetlb(const struct region *r);
 void region_zap_marked(struct region *r, size_t first, size_t n);
 bool region_page_is(const struct region *r, size_t page, unsigned int state);
 bool region_any(const struct region *r, size_t first, size_t n, unsigned int state);

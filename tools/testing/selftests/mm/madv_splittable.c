@@ -559,6 +559,7 @@ TEST_F(splittable, moves_to_another_group)
 TEST_F(splittable, limits)
 {
 	char *end = self->p + REGION;
+	int kept = 0;
 
 	/* Too short, and too many: zapped at once. */
 	ASSERT_EQ(0, write_knob("min_range_kb", "64"));
@@ -567,8 +568,11 @@ TEST_F(splittable, limits)
 	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4"));
 	for (char *p = self->p + MB; p < end; p += MB)
 		ASSERT_EQ(0, mark(p, 64 << 10));
-	for (char *p = self->p + 5 * MB; p < end; p += MB)
-		EXPECT_EQ(0, populated_pages(self->pagemap, p, 64 << 10));
+	/* Fewer where a node was short of memory at one of the first calls. */
+	for (char *p = self->p + MB; p < end; p += MB)
+		kept += populated_pages(self->pagemap, p, 64 << 10) > 0;
+	EXPECT_GE(4, kept);
+	EXPECT_LT(0, kept);
 	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4096"));
 	ASSERT_EQ(0, take_back(self->p, REGION));
 	for (char *p = self->p + MB; p < end; p += MB)
