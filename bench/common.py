@@ -257,7 +257,8 @@ class Bench:
     def build_kernel(self, kernel: str, config: str) -> None:
         env = os.environ | {"STOCK": "1" if kernel == "stock" else "", "CONFIG": config}
         for verb in ("kernel", "guest") if config != "guest" else ():	# harness/bench has built that one
-            subprocess.run([ROOT / "harness" / verb], env=env, check=True)
+            if subprocess.run([ROOT / "harness" / verb], env=env, check=False).returncode:
+                raise SystemExit(f"offpath: {self.topic}: harness/{verb} failed for CONFIG={config}, as it says above")
 
     def seen(self, key: str, value: str) -> None:
         """Results of several runs may have been taken with more than one."""
