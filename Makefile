@@ -6,7 +6,7 @@
 
 export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
 export SCRIPT LIMIT KSRC KCONFIG FORCE MINUTES SEED REPLAY ALL SHAPE
-export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN FULL
+export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN FULL QEMU JUMP_LABEL
 
 VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
 VERBS += soak mutants kcsan litmus peers results
@@ -29,9 +29,9 @@ help:
 	@echo 'make kcsan [TOPIC=]      the tests of the topics on a kernel with a race detector'
 	@echo 'make litmus              the ordering arguments, by the kernel memory model'
 	@echo 'make peers               workloads of other projects, stock and patched side by side'
-	@echo 'make kernel [STOCK=1] [CONFIG=guest|debug|kcsan|vm]'
+	@echo 'make kernel [STOCK=1] [CONFIG=guest|debug|kcsan|trace|vm] [JUMP_LABEL=]'
 	@echo '                         one kernel, in build/kernel/{stock,patched}-<config>/'
-	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [LIMIT=]'
+	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [LIMIT=] [QEMU=]'
 	@echo '                         boot it and run a guest script'
 	@echo 'make shell [same]        sit at its console; Ctrl-a x leaves'
 	@echo 'make bench [TOPIC=]      the measurements; a complete run replaces bench/results/<topic>.json'
@@ -41,6 +41,9 @@ help:
 	@echo
 	@echo 'topics: $(shell sed 's/\#.*//' patches/series)'
 	@echo 'KSRC=/path: a Linux tree to use in place of the download; FORCE=1 above discards edits'
+	@echo 'QEMU=/path: a qemu-system-x86_64 to use in place of the installed or the fetched one'
+	@echo 'JUMP_LABEL=n|y|auto: build without static keys (n), with them, or with them if QEMU can emulate them'
+	@echo 'CONFIG=trace: a kernel with the tracers of sections that disable preemption or interrupts'
 
 $(VERBS):
 	@unset MAKEFLAGS MFLAGS MAKELEVEL; if [ -d harness/$@ ]; then exec harness/$@/run; else exec harness/$@; fi

@@ -30,10 +30,10 @@ def main() -> int:
             sweep(topic, module)
             continue
         bench = common.Bench(topic, module, columns)
-        bench.prepare(again=bool(args.jobs))
         jobs = module.jobs(args.demo)
         if args.jobs:
             jobs = [j for j in jobs if j.name in args.jobs.split(",")]
+        bench.prepare(jobs, again=bool(args.jobs))
         bench.run(jobs)
         booted = not bench.notes
         if hasattr(module, "native") and "enabled" in columns and not args.demo and (
@@ -72,8 +72,9 @@ def sweep(topic: str, module: object) -> None:
         common.say(f"        {topic}: has no sweep")
         return
     bench = common.Bench(topic, module, ("enabled",), raw="raw-sweep")
-    bench.prepare()
-    bench.run(module.sweep_jobs())
+    jobs = module.sweep_jobs()
+    bench.prepare(jobs)
+    bench.run(jobs)
     found = module.sweep(bench.results["enabled"]) | {"setup": bench.setup}
     print(common.sweep_table(found))
     for note in bench.notes:

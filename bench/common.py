@@ -73,6 +73,7 @@ class Job:
     nodes: int = 1
     append: str = ""		# kernel parameters
     columns: tuple[str, ...] = COLUMNS
+    config: str = "guest"	# the kernel's configuration
 
 
 @dataclass
@@ -223,11 +224,11 @@ class Bench:
         self.notes: list[str] = []
         self.again = False
         self.renewed: set[tuple[str, str]] = set()
-        self.payload: dict[str, list[Path]] = {}
+        self.payload: dict[tuple[str, str], list[Path]] = {}
 
-    def prepare(self, again: bool = False) -> None:
-        """Modules for each kernel, programs for both. AGAIN: what other jobs
-        than those to be run have measured is kept."""
+    def prepare(self, jobs: list[Job], again: bool = False) -> None:
+        """Kernels of the configurations that JOBS need, modules for each kernel,
+        programs for all. AGAIN: what other jobs have measured is kept."""
         values = self.raw / "values.json"
         kept = json.loads(values.read_text()) if again and values.exists() else {}
         if "columns" in kept:
@@ -246,10 +247,18 @@ class Bench:
                        *getattr(self.module, "LINK", {}).get(name, ["-static"])], f"program {name}")
             common.append(program)
         for kernel in kernels(self.columns):
-            self.payload[kernel] = common + [self.module_for(kernel, name)
-                                             for name in getattr(self.module, "MODULES", [])]
+            for config in sorted({j.config for j in jobs}):
+                self.build_kernel(kernel, config)
+                self.payload[kernel, config] = common + [self.module_for(f"{kernel}-{config}", name)
+                                                         for name in getattr(self.module, "MODULES", [])]
         for key, value in setup().items():
             self.seen(key, value)
+
+    def build_kernel(self, kernel: str, config: str) -> None:
+        env = os.environ | {"STOCK": "1" if kernel == "stock" else "", "CONFIG": config}
+        for verb in ("kernel", "guest") if config != "guest" else ():	# harness/bench has built that one
+            if subprocess.run([ROOT / "harness" / verb], env=env, check=False).returncode:
+                raise SystemExit(f"offpath: {self.topic}: harness/{verb} failed for CONFIG={config}, as it says above")
 
     def seen(self, key: str, value: str) -> None:
         """Results of several runs may have been taken with more than one."""
@@ -261,7 +270,7 @@ class Bench:
         # A copy: kbuild leaves its objects beside the source.
         work = self.build / f"{name}-{kernel}"
         shutil.copytree(self.source / name, work, dirs_exist_ok=True)
-        out = (BUILD / "kernel" / f"{kernel}-guest").resolve()
+        out = (BUILD / "kernel" / kernel).resolve()
         self.make(["make", "-C", str(out), f"M={work}", "modules"], f"module {name} for {kernel}")
         return work / f"{name}.ko"
 
@@ -282,9 +291,9 @@ class Bench:
         script.write_text("\n".join(lines + [job.script]) + "\n")
         env = os.environ | {"BUILT": "1", "STOCK": "1" if kernel == "stock" else "", "MODE": job.mode,
                             "CPUS": str(job.cpus), "NODES": str(job.nodes), "MEM": job.mem, "APPEND": job.append,
-                            "CONFIG": "guest", "LIMIT": str(job.limit), "OUT": str(out)}
+                            "CONFIG": job.config, "LIMIT": str(job.limit), "OUT": str(out)}
         command = [str(ROOT / "harness/boot")]
-        for file in self.payload[kernel]:
+        for file in self.payload[kernel, job.config]:
             command += ["-f", str(file)]
         start = time.monotonic()
         done = subprocess.run(command + [str(script)], env=env, capture_output=True, text=True,

@@ -87,8 +87,9 @@ def main(args: list[str]) -> int:
         if not module:
             continue
         bench = common.Bench(topic, module, COLUMNS, raw="raw-run")
-        bench.prepare()
-        bench.run(module.jobs(True))
+        jobs = module.jobs(True)
+        bench.prepare(jobs)
+        bench.run(jobs)
         record = bench.record(module.specs(True))
         figures = record.figures
         front += common.front_rows(record, module.front(True))

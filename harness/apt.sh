@@ -40,10 +40,10 @@ fetch_deb() {
 	if ! apt-cache "${apt_options[@]}" madison "$package" | awk '{ print $3 }' | grep -xF -- "$pinned" >/dev/null; then
 		version=$(apt-cache "${apt_options[@]}" policy "$package" | awk '$1 == "Candidate:" { print $2 }')
 		if [ -z "$version" ] || [ "$version" = "(none)" ]; then
-			say "offpath: $package is in $suite no more"
+			say "offpath: there is no $package in $suite"
 			return 1
 		fi
-		say "WARNING: $package $pinned, which is pinned, has gone; trying $version"
+		say "WARNING: $package $pinned, which is pinned, has gone from $suite; taking $version"
 	fi
 	rm -f "$dir/$package"_*.deb
 	(cd "$dir" && step "download $package" apt-get "${apt_options[@]}" download "$package=$version") || return
@@ -52,3 +52,21 @@ fetch_deb() {
 	[ "$version" != "$pinned" ] || [ "$got" = "$sha256" ] ||
 		die "$package $pinned has sha256 $got, pinned is $sha256: do not use it"
 }
+
+# fetch_list FILE FOLDER - Unpack the packages of FILE, a line "suite package
+# version sha256" each, in FOLDER; nothing to do if they are there. Fails as
+# fetch_deb does.
+fetch_list() (
+	exec 9>"$2.lock"
+	flock 9
+	! cmp -s "$1" "$2/packages" || return 0
+	rm -rf "$2"
+	mkdir -p "$2"
+	while read -r suite package version sha256; do
+		[ "$suite" != '#' ] || continue
+		fetch_deb "$suite" "$package" "$version" "$sha256" &&
+			step "unpack $package" dpkg-deb -x "$DEB" "$2" || return
+		rm -f "$DEB"
+	done <"$1"
+	cp "$1" "$2/packages"
+)

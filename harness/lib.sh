@@ -30,6 +30,7 @@ kgit() {
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "offpath: $*"; exit 1; }
+bad() { say "offpath: $*"; exit 2; }		# input that has another value than it may have
 
 # step NAME COMMAND... - Run COMMAND with its output in build/log/NAME.log;
 # print one line with its time, or the end of the log where it fails. The file
@@ -80,7 +81,7 @@ topics() { sed 's/#.*//; /^[[:space:]]*$/d' "$ROOT/patches/series"; }
 # want_topic [NAME] - NAME must be a topic; nothing for all of them.
 want_topic() {
 	[ -z "${1:-}" ] || topics | grep -qxF -- "$1" ||
-		die "no topic '$1'; there are: $(topics | paste -sd' ')"
+		bad "no topic '$1'; there are: $(topics | paste -sd' ')"
 }
 
 # Free space is checked before what is known to be large.

@@ -134,6 +134,14 @@ def in_index(index: dict[str, str]) -> dict[str, str]:
     return {name: meta.rpartition(" ")[0] for meta, _, name in entries}
 
 
+def failed_hunk(patch: Patch, error: QueueError) -> str:
+    """What git apply said, and the header of the hunk that it means."""
+    where = re.search(r"patch failed: (\S+):(\d+)", str(error))
+    header = where and re.search(rf"^diff --git a/{re.escape(where[1])} (?s:.*?)^(@@ -{where[2]}[, ].*)$",
+                                 patch.hunks.decode(errors="replace"), re.M)
+    return f"{error}: {header[1]}" if header else str(error)
+
+
 def with_topic(patch: Patch) -> str:
     return f"{patch.message}\nTopic: {patch.topic}\n"
 
@@ -159,7 +167,7 @@ def assemble(patches: list[Patch], message: Callable[[Patch], str] = with_topic,
                 try:
                     git("apply", "--cached", "--whitespace=nowarn", "-", stdin=patch.hunks, **index)
                 except QueueError as error:
-                    raise QueueError(f"{patch.path.relative_to(ROOT)} no longer applies ({error}): mend its hunks, "
+                    raise QueueError(f"{patch.path.relative_to(ROOT)} no longer applies ({failed_hunk(patch, error)}): mend its hunks, "
                                      "or use the base that BASE pins") from None
             now, text = in_index(index), message(patch).encode()
             stream += [f"commit {branch}\nmark :{number}\nauthor {who['author']}\ncommitter {who['committer']}\n"

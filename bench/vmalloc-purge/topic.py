@@ -37,16 +37,16 @@ def jobs(demo: bool) -> list[Job]:
     small = [n for n in sizes(demo) if n != LARGE]
     todo = [
         Job("hold", body(*[f"hold {n}" for n in small]), mem="2G"),
-        Job("nonpreemptible", body("nonpreemptible 1", "nonpreemptible 100000 plain=1",
-                                   *[f"nonpreemptible {n}" for n in small]), mem="2G"),
         Job("cost", body("cost 100000"), mem="2G"),
     ]
     if not demo:
         todo += [
+            Job("nonpreemptible", body("nonpreemptible 1", "nonpreemptible 100000 plain=1",
+                                       *[f"nonpreemptible {n}" for n in small]), mem="2G", config="trace"),
             Job("test_vmalloc", body(*[f"{'flushing ' if m == 1 else ''}test_vmalloc {m} 1 {n}"
                                        for m, n in MASKS.items()]), mem="2G", limit=600),
             Job("hold-large", body(f"hold {LARGE}"), mem="6G", limit=900),
-            Job("nonpreemptible-large", body(f"nonpreemptible {LARGE}"), mem="6G", limit=900),
+            Job("nonpreemptible-large", body(f"nonpreemptible {LARGE}"), mem="6G", limit=900, config="trace"),
         ]
     peaks = [f"peak {PEAK_AREAS}", f"peak {PEAK_AREAS} fifo=1"]
     todo.append(Job("parallel", body(*prefixed("p", *peaks, *parallel)), mode="parallel", cpus=2, mem="3G",
@@ -71,11 +71,6 @@ def specs(demo: bool) -> list[Spec]:
     result += [Spec(f"  with interrupts in it, {n:,} areas", "instructions", "cost", same(f"holdirq_{n}"))
                for n in sizes(demo)]
     result += [Spec("  of it the probes: a lock that guards nothing", "instructions", "cost", same("probe_1000"))]
-    result += [Spec(f"longest non-preemptible section, {n:,} areas", "instructions", "cost",
-                    same(f"nonpreemptible_{n}")) for n in sizes(demo)]
-    result += [Spec("  no purge's: 1 area", "instructions", "cost", same("nonpreemptible_1")),
-               Spec("  no purge's: 100,000 pages freed without vmalloc", "instructions", "cost",
-                    same("nonpreemptible_100000_plain"))]
     # One-page areas have a guard page each.
     result += [
         Spec("areas freed and not yet returned, peak, both CPUs freeing", "areas", "parallel",
@@ -85,6 +80,11 @@ def specs(demo: bool) -> list[Spec]:
     ]
     if demo:
         return result
+    result += [Spec(f"longest non-preemptible section, {n:,} areas", "instructions", "cost",
+                    same(f"nonpreemptible_{n}")) for n in sizes(demo)]
+    result += [Spec("  no purge's: 1 area", "instructions", "cost", same("nonpreemptible_1")),
+               Spec("  no purge's: 100,000 pages freed without vmalloc", "instructions", "cost",
+                    same("nonpreemptible_100000_plain"))]
     result += [Spec(f"areas freed and not yet returned, peak of {n:,} freed on one CPU", "areas", "cost",
                     same(f"lazy_pages_{n}", 0.5)) for n in sizes(demo)]
     result += [Spec(f"test_vmalloc mask {m}, one thread", "1000 instructions", "cost", same(f"test_{m}"))
@@ -151,12 +151,14 @@ SWEEP = (1, 16, 64, 100, 1000, 0)
 
 def sweep_jobs() -> list[Job]:
     """Without back-pressure: all areas are there when the purge begins."""
-    def script(batch: int) -> str:
-        return body(f"echo {batch} >/sys/kernel/mm/vmalloc/purge_batch || die purge_batch",
-                    "echo 0 >/sys/kernel/mm/vmalloc/throttle_percent || die throttle_percent",
-                    *prefixed(f"b{batch}_", "hold 100000", "nonpreemptible 100000", "cost 100000",
-                              "test_vmalloc 1 1 100000"))
-    return [Job(f"sweep-{b}", script(b), mem="2G", columns=("enabled",)) for b in SWEEP]
+    def job(name: str, batch: int, config: str, *what: str) -> Job:
+        script = body(f"echo {batch} >/sys/kernel/mm/vmalloc/purge_batch || die purge_batch",
+                      "echo 0 >/sys/kernel/mm/vmalloc/throttle_percent || die throttle_percent",
+                      *prefixed(f"b{batch}_", *what))
+        return Job(f"{name}-{batch}", script, mem="2G", columns=("enabled",), config=config)
+    return [each for b in SWEEP for each in (
+        job("sweep", b, "guest", "hold 100000", "cost 100000", "test_vmalloc 1 1 100000"),
+        job("sweep-trace", b, "trace", "nonpreemptible 100000"))]
 
 
 def sweep(values: Values) -> dict[str, object]:

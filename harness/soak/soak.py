@@ -229,7 +229,8 @@ class Result:
 
 
 def guest_environment(program: Program, stock: bool) -> dict[str, str]:
-    return {**os.environ, "CONFIG": program.config, "STOCK": "1" if stock else ""}
+    cpus, nodes, mem, _ = SHAPE.match(program.shape).groups()	# type: ignore[union-attr]
+    return {**os.environ, "CONFIG": program.config, "STOCK": "1" if stock else "", "CPUS": cpus, "NODES": nodes, "MEM": mem}
 
 
 def boot(program: Program, stock: bool, out: Path, findings: Findings, stop: threading.Event,
@@ -237,7 +238,7 @@ def boot(program: Program, stock: bool, out: Path, findings: Findings, stop: thr
     """Boot a guest for this program. It ends early once @stop is set, or @until has passed."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "program").write_text(program.text())
-    cpus, nodes, mem, parameters = SHAPE.match(program.shape).groups()	# type: ignore[union-attr]
+    parameters = SHAPE.match(program.shape)[4]	# type: ignore[index]
     complaints = [regex for kind, regex in findings.upstream if kind == "complaint"]
     append = f"{program.append} {parameters or ''} {option('APPEND')}"
     allow = [*EXPECTED, *complaints, *([option("ALLOW")] if option("ALLOW") else [])]
@@ -246,8 +247,7 @@ def boot(program: Program, stock: bool, out: Path, findings: Findings, stop: thr
     # soak prints a line each 10 s; it waits up to 240 s for processes to end.
     silence = 300 if program.config == "guest" else 480
     environment = guest_environment(program, stock) | {
-        "BUILT": "1", "CPUS": cpus, "NODES": nodes, "MEM": mem, "APPEND": append, "OUT": str(out),
-        "ALLOW": "|".join(allow), "LIMIT": str(program.seconds + 4 * silence)}
+        "BUILT": "1", "APPEND": append, "OUT": str(out), "ALLOW": "|".join(allow), "LIMIT": str(program.seconds + 4 * silence)}
     log: list[str] = []
     begin = heard = time.monotonic()
     grace = float("inf")
@@ -577,6 +577,9 @@ def soak(test: bool) -> int:
     stock = bool(option("STOCK"))
     program = new_program(stock)
     minutes = positive("SHRINK_MINUTES", "0" if option("REPLAY") else "20")
+    checked = subprocess.run([ROOT / "harness/boot", "--check"], env=guest_environment(program, stock), check=False)
+    if checked.returncode:
+        return checked.returncode
     words = compile_soak()
     words.check(program)
     findings = Findings() if option("ALL") else read_findings()
