@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * validate - is a guest of MODE=slow a machine of equally slow CPUs?
+ *
+ *   validate MIB THREADS...
+ *
+ * fills MIB of memory for each number of THREADS, prints "filled", waits for a
+ * line of input, then prints for each number of threads, pinned to CPUs 0, 1, ...:
+ *   = user_N       seconds for a fixed amount of work in registers, shared
+ *   = lock_N       seconds for a fixed number of acquisitions of one spinlock,
+ *                  shared; a tenth of the work is done with the lock held
+ *   = dontneed_N   seconds of MADV_DONTNEED of MIB of memory, shared
+ * and once, with two CPUs:
+ *   = round_trip   of an interrupt to a running CPU, in instructions of a CPU
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX		64
+#define USER_LOOPS	(64L << 20)
+#define LOCKED		(1L << 16)	/* acquisitions */
+#define INSIDE		100L		/* loops with the lock held */
+#define OUTSIDE		900L		/* and without it */
+#define CALLS		2000
+
+static int threads;
+static size_t size;
+static char *memory, *memories[MAX];
+static pthread_barrier_t begin;
+static atomic_int lock, stop;
+static volatile long shared;
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* Two instructions a loop. */
+static void loops(long n)
+{
+	asm volatile("1: dec %0; jnz 1b" : "+r" (n));
+}
+
+static void user(int i)
+{
+	(void)i;
+	loops(USER_LOOPS / threads);
+}
+
+static void locked(int i)
+{
+	(void)i;
+	for (long n = LOCKED / threads; n; n--) {
+		while (atomic_exchange_explicit(&lock, 1, memory_order_acquire))
+			while (atomic_load_explicit(&lock, memory_order_relaxed))
+				__builtin_ia32_pause();
+		loops(INSIDE);
+		shared++;
+		atomic_store_explicit(&lock, 0, memory_order_release);
+		loops(OUTSIDE);
+	}
+}
+
+static void dontneed(int i)
+{
+	size_t share = size / threads;
+
+	if (madvise(memory + i * share, share, MADV_DONTNEED))
+		err(1, "MADV_DONTNEED");
+}
+
+static void pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "CPU %d", cpu);
+}
+
+struct task {
+	pthread_t thread;
+	int index;
+	void (*work)(int index);
+};
+
+static void *run(void *data)
+{
+	struct task *task = data;
+
+	pin(task->index);
+	pthread_barrier_wait(&begin);
+	task->work(task->index);
+	return NULL;
+}
+
+static void measure(const char *name, void (*work)(int index))
+{
+	struct task tasks[MAX];
+	double start;
+
+	pthread_barrier_init(&begin, NULL, threads + 1);
+	for (int i = 0; i < threads; i++) {
+		tasks[i].index = i;
+		tasks[i].work = work;
+		if (pthread_create(&tasks[i].thread, NULL, run, &tasks[i]))
+			errx(1, "no thread");
+	}
+	/* All wait, so none has begun when the time is taken. */
+	usleep(100000);
+	start = now();
+	pthread_barrier_wait(&begin);
+	for (int i = 0; i < threads; i++)
+		pthread_join(tasks[i].thread, NULL);
+	printf("= %s_%d %.4f\n", name, threads, now() - start);
+	pthread_barrier_destroy(&begin);
+}
+
+static void *spin(void *data)
+{
+	(void)data;
+	pin(1);
+	pthread_barrier_wait(&begin);
+	while (!stop)
+		;
+	return NULL;
+}
+
+/* A membarrier interrupts the CPU on which another thread of the process runs. */
+static void round_trip(void)
+{
+	double start, loop, call;
+	pthread_t thread;
+
+	pin(0);
+	start = now();
+	loops(1000000);
+	loop = (now() - start) / 2000000;
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0))
+		err(1, "membarrier");
+	pthread_barrier_init(&begin, NULL, 2);
+	if (pthread_create(&thread, NULL, spin, NULL))
+		errx(1, "no thread");
+	pthread_barrier_wait(&begin);
+	start = now();
+	for (int i = 0; i < CALLS; i++)
+		syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+	call = (now() - start) / CALLS;
+	stop = 1;
+	pthread_join(thread, NULL);
+	printf("= round_trip %.0f\n", call / loop);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 3 || argc > 2 + MAX)
+		errx(2, "usage: validate MIB THREADS...");
+	setlinebuf(stdout);
+	size = strtoul(argv[1], NULL, 10) << 20;
+	for (int i = 2; i < argc; i++) {
+		memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (memory == MAP_FAILED)
+			err(1, "mmap");
+		madvise(memory, size, MADV_NOHUGEPAGE);
+		memset(memory, 1, size);
+		memories[i - 2] = memory;
+	}
+	puts("filled");
+	getchar();
+	for (int i = 2; i < argc; i++) {
+		threads = atoi(argv[i]);
+		if (threads < 1 || threads > MAX)
+			errx(2, "give 1 to %d threads, not %s", MAX, argv[i]);
+		measure("user", user);
+		measure("lock", locked);
+	}
+	round_trip();
+	for (int i = 2; i < argc; i++) {
+		threads = atoi(argv[i]);
+		memory = memories[i - 2];
+		measure("dontneed", dontneed);
+	}
+	return 0;
+}
