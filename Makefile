@@ -39,7 +39,7 @@ help:
 	@echo 'make deb [KCONFIG=]      an installable kernel package, in build/deb/'
 	@echo 'make clean [ALL=1]       remove what was built; ALL=1 the downloaded base too'
 	@echo
-	@echo 'topics: $(shell sed 's/\#.*//' patches/series)'
+	@echo 'topics: $(shell sed 's/\#.*//; /^prerequisite /d' patches/series)'
 	@echo 'KSRC=/path: a Linux tree to use in place of the download; FORCE=1 above discards edits'
 
 $(VERBS):
