@@ -1657,13 +1657,13 @@ TEST_F_TIMEOUT(knuma, stamps_stay_in_a_race, PATIENCE)
 	stop = true;
 	for (int i = 0; i < RACERS; i++) {
 		ASSERT_EQ(pthread_join(racers[i].thread, NULL), 0);
-		EXPECT_GT(racers[i].rounds, 0);
+		EXPECT_GT((unsigned long)racers[i].rounds, 0UL);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(disturbers); i++) {
 		ASSERT_EQ(pthread_join(disturbers[i].thread, NULL), 0);
 		EXPECT_GT(disturbers[i].times, 0);
 	}
-	EXPECT_EQ(bad, 0);
+	EXPECT_EQ((long)bad, 0);
 	EXPECT_TRUE(wait_for(nothing_is_isolated()));
 }
 

@@ -423,7 +423,7 @@ TEST_F_TIMEOUT(zap, userfaultfd_sees_what_is_gone, PATIENCE)
 		ASSERT_EQ(0, madvise(p, size, MADV_DONTNEED));
 		for (size_t at = i * PAGE; at < size; at += MB)
 			ASSERT_EQ(0x600d, *(unsigned long *)(p + at));
-		ASSERT_EQ((i + 1) * (size / MB), uffd.served);
+		ASSERT_EQ((i + 1) * (size / MB), (unsigned long)uffd.served);
 		if (i > 2 && HELPED())
 			break;
 		/* Enough for the next round to be shared. */
