@@ -39,7 +39,7 @@ help:
 	@echo 'make deb [KCONFIG=]      an installable kernel package, in build/deb/'
 	@echo 'make clean [ALL=1]       remove what was built; ALL=1 the downloaded base too'
 	@echo
-	@echo 'topics: $(shell sed 's/\#.*//' patches/series)'
+	@echo 'topics: $(shell sed 's/\#.*//; /^prerequisite /d' patches/series)'
 	@echo 'KSRC=/path: a Linux tree to use in place of the download; FORCE=1 above discards edits'
 	@echo 'QEMU=/path: a qemu-system-x86_64 to use in place of the installed or the fetched one'
 	@echo 'JUMP_LABEL=n|y|auto: build without static keys (n), with them, or with them if QEMU can emulate them'

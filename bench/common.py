@@ -190,7 +190,7 @@ def say(text: str) -> None:
 
 def topics() -> list[str]:
     lines = (ROOT / "patches/series").read_text().splitlines()
-    return [t for t in (line.split("#")[0].strip() for line in lines) if t]
+    return [t for t in (line.split("#")[0].strip() for line in lines) if t and not t.startswith("prerequisite ")]
 
 
 def load(topic: str) -> ModuleType | None:

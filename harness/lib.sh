@@ -75,8 +75,10 @@ need() {
 	) 9>"$BUILD/.apt.lock" || die "could not install: ${missing[*]} (is there a network? see build/log)"
 }
 
-# The topics, in the order of patches/series.
-topics() { sed 's/#.*//; /^[[:space:]]*$/d' "$ROOT/patches/series"; }
+# The topics, in the order of patches/series; and with the prerequisites, which
+# have patches, but nothing to test or to measure.
+topics() { sed 's/#.*//; /^prerequisite /d; /^[[:space:]]*$/d' "$ROOT/patches/series"; }
+series() { sed 's/#.*//; s/^prerequisite *//; /^[[:space:]]*$/d' "$ROOT/patches/series"; }
 
 # want_topic [NAME] - NAME must be a topic; nothing for all of them.
 want_topic() {

@@ -5,11 +5,14 @@
 As files: patches/series names the topics, patches/<topic>/NNNN-*.patch is
 one commit each (message, "---", "Adds:" lines, hunks for files that the base
 has), and every file that a commit adds stands whole at its in-tree path in
-this repository. As commits: the branch "offpath" of the repository
+this repository. A line "prerequisite NAME" in patches/series names patches
+that all topics after it need: their folder is like a topic's, but they have
+no tests and no results. As commits: the branch "offpath" of the repository
 build/stock, checked out in build/tree.
 
   patchqueue.py assemble [TOPIC...]  print the commit of the series (or of
-                                     these topics alone) on the base
+                                     these topics alone, after their
+                                     prerequisites) on the base
   patchqueue.py checkout [--keep]    bring build/tree to the assembled series;
                                      refuses to drop edits, or keeps them
   patchqueue.py refresh [COMMIT]     write the commits of build/tree (or those
@@ -100,16 +103,25 @@ def line(*args: str, **kwargs) -> str:
     return git(*args, **kwargs).decode().strip()
 
 
-def topics() -> list[str]:
-    names = [re.sub(r"#.*", "", text).strip() for text in (PATCHES / "series").read_text().splitlines()]
-    return [name for name in names if name]
+def series() -> dict[str, bool]:
+    """Each topic and prerequisite in order, and whether it is a prerequisite."""
+    lines = [re.sub(r"#.*", "", text).split() for text in (PATCHES / "series").read_text().splitlines()]
+    return {words[-1]: words[0] == "prerequisite" for words in lines if words}
+
+
+def prerequisites(topic: str) -> list[str]:
+    """The series that TOPIC needs: all prerequisites before it."""
+    known = series()
+    names = list(known)
+    return [name for name in names[:names.index(topic)] if known[name]]
 
 
 def load(wanted: list[str] | None = None) -> list[Patch]:
     for topic in wanted or []:
-        if topic not in topics():
-            raise QueueError(f"no topic '{topic}'; there are: {' '.join(topics())}")
-    return [Patch.parse(topic, path) for topic in topics() if not wanted or topic in wanted
+        if topic not in series():
+            raise QueueError(f"no topic '{topic}'; there are: {' '.join(series())}")
+    needed = {name for topic in wanted or series() for name in [topic, *prerequisites(topic)]}
+    return [Patch.parse(topic, path) for topic in series() if topic in needed
             for path in sorted((PATCHES / topic).glob("[0-9]*.patch"))]
 
 
@@ -237,7 +249,7 @@ def hunks(commit: str, names: list[str]) -> bytes:
 
 
 def commits_to_patches(tip: str) -> list[Patch]:
-    known, topic, number = topics(), "", 0
+    known, topic, number = list(series()), "", 0
     added: dict[str, str] = {}
     patches = []
     if line("rev-list", "--merges", f"base..{tip}"):

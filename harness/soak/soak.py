@@ -92,7 +92,7 @@ def number(text: str, name: str = "SEED") -> int:
 
 def topics() -> list[str]:
     lines = (line.partition("#")[0].strip() for line in (ROOT / "patches/series").read_text().splitlines())
-    return [line for line in lines if line]
+    return [line for line in lines if line and not line.startswith("prerequisite ")]
 
 
 def one_of(name: str, value: str, values: tuple[str, ...] | list[str]) -> str:

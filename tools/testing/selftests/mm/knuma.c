@@ -12,17 +12,12 @@
  * movablecore= for memory to go offline, and CONFIG_PM_DEBUG for the freezer.
  */
 #define _GNU_SOURCE
-#include "kselftest_harness.h"
 #include <dirent.h>
 #include <limits.h>
 #include <linux/stddef.h>
 #include <linux/io_uring.h>
-#include <linux/userfaultfd.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/uio.h>
-#include "../../../../mm/gup_test.h"
 #include "knuma_util.h"
 
 FIXTURE(knuma)
@@ -43,49 +38,26 @@ FIXTURE_TEARDOWN_PARENT(knuma)
 	restore(&self->setup);
 }
 
-static const struct knob {
-	const char *path;
-	long min, max;
-} knobs[] = {
-	{ KNUMA "enabled", 0, 1 },
-	{ KNUMA "debug", 0, 1 },
-	{ KNUMA "working_set", 0, 1 },
-	{ KNUMA "scheduler/load_balance_strict", 0, 1 },
-	{ MIGRATED "wake_pages", 1, 1 << 20 },
-	{ MIGRATED "wake_millisecs", 0, 1000 },
-	{ MIGRATED "batch_pages", 1, 512 },
-	{ MIGRATED "pages_to_migrate", 1, 1 << 24 },
-	{ MIGRATED "migrate_sleep_millisecs", 1, 10000 },
-	{ SCAND "enabled", 0, 1 },
-	{ SCAND "scan_sleep_millisecs", 0, 60000 },
-	{ SCAND "scan_sleep_pass_millisecs", 0, 600000 },
-	{ SCAND "pages_to_scan", 1, 1 << 24 },
+static const struct setting knobs[] = {
+	{ KNUMA "enabled", .max = 1 },
+	{ KNUMA "debug", .max = 1 },
+	{ KNUMA "working_set", .max = 1 },
+	{ KNUMA "scheduler/load_balance_strict", .max = 1 },
+	{ MIGRATED "wake_pages", .min = 1, .max = 1 << 20 },
+	{ MIGRATED "wake_millisecs", .max = 1000 },
+	{ MIGRATED "batch_pages", .min = 1, .max = 512 },
+	{ MIGRATED "pages_to_migrate", .min = 1, .max = 1 << 24 },
+	{ MIGRATED "migrate_sleep_millisecs", .min = 1, .max = 10000 },
+	{ SCAND "enabled", .max = 1 },
+	{ SCAND "scan_sleep_millisecs", .max = 60000 },
+	{ SCAND "scan_sleep_pass_millisecs", .max = 600000 },
+	{ SCAND "pages_to_scan", .min = 1, .max = 1 << 24 },
 };
 
 TEST_F_TIMEOUT(knuma, knobs_take_their_range_and_no_more, PATIENCE)
 {
-	static const char * const bad[] = {
-		"\n", "-1", "x", "1x", "0 1", "0.5", "0x1", "4294967296",
-		"99999999999999999999999999",
-	};
-
-	for (size_t k = 0; k < ARRAY_SIZE(knobs); k++) {
-		const struct knob *knob = &knobs[k];
-
-		EXPECT_EQ(write_long(knob->path, knob->max), 0);
-		EXPECT_EQ(read_long(knob->path), knob->max);
-		EXPECT_EQ(write_long(knob->path, knob->min), 0);
-		EXPECT_EQ(read_long(knob->path), knob->min);
-		EXPECT_EQ(write_long(knob->path, knob->min - 1), EINVAL);
-		EXPECT_EQ(write_long(knob->path, knob->max + 1), EINVAL);
-		for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-			EXPECT_EQ(write_text(knob->path, bad[i]), EINVAL)
-				TH_LOG("%s took '%s'", knob->path, bad[i]);
-		}
-		EXPECT_EQ(read_long(knob->path), knob->min);
-		EXPECT_EQ(write_text(knob->path, "1\n"), 0);
-		EXPECT_EQ(read_long(knob->path), 1);
-	}
+	for (size_t k = 0; k < ARRAY_SIZE(knobs); k++)
+		check_range(_metadata, &knobs[k]);
 }
 
 /* The largest order of a page: there is a column for each in buddyinfo. */
@@ -323,14 +295,13 @@ TEST_F_TIMEOUT(comes, to_where_it_is_used, PATIENCE)
 TEST_F_TIMEOUT(knuma, no_pid_is_left_out, PATIENCE)
 {
 	struct user *u = NULL;
-	int status;
 	pid_t pid;
 
 	while (!u) {
 		pid = fork();
 		if (!pid)
 			_exit(0);
-		ASSERT_EQ(waitpid(pid, &status, 0), pid);
+		ASSERT_EQ(wait_status(pid), 0);
 		if ((pid & 0xff) != 0xfe)
 			continue;
 		u = start((struct user) { .size = 4 * MB });
@@ -443,8 +414,7 @@ TEST_F_TIMEOUT(knuma, batches_are_as_large_as_they_may, PATIENCE)
 
 	ASSERT_EQ(write_text(MIGRATED "batch_pages", "4"), 0);
 	make_queue(here, there);
-	if ((mkdir(TRACE, 0755) && errno != EEXIST) ||
-	    write_text(TRACE "events/knuma/knuma_batch/enable", "1"))
+	if (trace_event(TRACE, "knuma/knuma_batch", NULL))
 		SKIP(return, "no tracefs at /sys/kernel/tracing");
 	u = start((struct user) { .size = 8 * MB });
 	ASSERT_NE(u, NULL);
@@ -497,9 +467,9 @@ TEST_F_TIMEOUT(knuma, tasks_live_as_the_balancer_is_told, PATIENCE)
 		EXPECT_EQ(finish(users[i]), 0);
 }
 
-static long group_migrated(int group)
+static long group_migrated(int i)
 {
-	return group_read(group, "memory.stat", "numa_pages_migrated");
+	return group_read(groups[i], "memory.stat", "numa_pages_migrated");
 }
 
 TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
@@ -509,15 +479,15 @@ TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
 	long moved, before[2];
 
 	for (int i = 0; i < 2; i++) {
-		if (!group_create(i + 1, 0))
+		if (!make_group(groups[i], 0))
 			SKIP(return, "no memory cgroups");
-		before[i] = group_migrated(i + 1);
+		before[i] = group_migrated(i);
 	}
 	/* So that batches have pages of both. */
 	hold_queues();
 	for (int i = 0; i < 2; i++) {
 		users[i] = start((struct user) {
-			.size = sizes[i], .group = i + 1,
+			.size = sizes[i], .group = groups[i],
 		});
 		ASSERT_NE(users[i], NULL);
 	}
@@ -527,8 +497,8 @@ TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
 		long pages = pages_of(users[i]);
 
 		/* Counts of all CPUs are added up now and then. */
-		EXPECT_TRUE(wait_for(group_migrated(i + 1) - before[i] >= most(pages) - 512));
-		moved = group_migrated(i + 1) - before[i];
+		EXPECT_TRUE(wait_for(group_migrated(i) - before[i] >= most(pages) - 512));
+		moved = group_migrated(i) - before[i];
 		EXPECT_LE(moved, pages + pages / 4)
 			TH_LOG("group %d: %ld of %ld pages", i + 1, moved, pages);
 		EXPECT_EQ(finish(users[i]), 0);
@@ -562,7 +532,8 @@ static char *fill(const struct place *place, size_t *filled)
 	char *p = map_aligned(free);
 
 	*filled = 0;
-	if (!p || !map_over(p, free, false, -1) || bind_to(p, free, place, 0))
+	if (p == MAP_FAILED || !map_over(p, free, false, -1) ||
+	    bind_to(p, free, place, 0))
 		return NULL;
 	/* Most of it in huge pages, if there are any: that is faster. */
 	if (have_folios(HUGE) && free > high + 64 * MB)
@@ -688,24 +659,23 @@ TEST_F_TIMEOUT(knuma, daemons_freeze, PATIENCE)
 
 TEST_F_TIMEOUT(knuma, cpus_come_and_go, PATIENCE)
 {
+	const int cpu = there->cpu;
 	struct user *u;
-	char path[64];
 
-	snprintf(path, sizeof(path), CPUS "cpu%d/online", there->cpu);
-	if (write_text(path, "0"))
-		SKIP(return, "CPU %d cannot go offline", there->cpu);
-	ASSERT_EQ(write_text(path, "1"), 0);
+	if (set_cpu_online(cpu, false))
+		SKIP(return, "CPU %d cannot go offline", cpu);
+	ASSERT_EQ(set_cpu_online(cpu, true), 0);
 	u = start((struct user) {});
 	ASSERT_NE(u, NULL);
 	for (int i = 0; i < 10; i++) {
-		ASSERT_EQ(write_text(path, "0"), 0);
+		ASSERT_EQ(set_cpu_online(cpu, false), 0);
 		/* One that has no CPU when it begins gets no daemon yet. */
 		if (i & 1) {
 			ASSERT_EQ(write_text(KNUMA "enabled", "0"), 0);
 			ASSERT_EQ(write_text(KNUMA "enabled", "1"), 0);
 		}
 		usleep(30000);
-		ASSERT_EQ(write_text(path, "1"), 0);
+		ASSERT_EQ(set_cpu_online(cpu, true), 0);
 		usleep(100000);
 	}
 	EXPECT_TRUE(wait_for(daemons_run(true, false)));
@@ -714,14 +684,6 @@ TEST_F_TIMEOUT(knuma, cpus_come_and_go, PATIENCE)
 	u->to = there;
 	EXPECT_TRUE(converges(u));
 	EXPECT_EQ(finish(u), 0);
-}
-
-static int write_block(int block, const char *state)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), BLOCKS "memory%d/state", block);
-	return write_text(path, state);
 }
 
 TEST_F_TIMEOUT(knuma, memory_comes_and_goes, PATIENCE)
@@ -735,13 +697,9 @@ TEST_F_TIMEOUT(knuma, memory_comes_and_goes, PATIENCE)
 	do {
 		int before = done;
 
-		for (int block = 0; block < 1024; block++) {
-			char path[64], zones[64];
-
-			snprintf(path, sizeof(path), BLOCKS "memory%d/valid_zones", block);
+		for (int block = 0; block < MEMORY_BLOCKS; block++) {
 			/* Who uses it may be about to go elsewhere, or not. */
-			if (!read_text(path, zones, sizeof(zones)) ||
-			    strcmp(zones, "Movable") || write_block(block, "offline"))
+			if (!block_is_movable(block) || write_block(block, "offline"))
 				continue;
 			done++;
 			u->to = done & 4 ? here : there;
@@ -759,19 +717,7 @@ TEST_F_TIMEOUT(knuma, memory_comes_and_goes, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* What is being held is as the device knows it, until it is given back. */
-static int hold_by_gup_test(char *p, size_t size)
-{
-	struct pin_longterm_test pin = {
-		.addr = (unsigned long)p,
-		.size = size,
-		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
-	};
-	int fd = open(GUP_TEST, O_RDWR);
-
-	return fd >= 0 && !ioctl(fd, PIN_LONGTERM_TEST_START, &pin) ? fd : -1;
-}
-
+/* Like pin_pages(), these hold pages until the file is closed. */
 static int hold_by_io_uring(char *p, size_t size)
 {
 	struct io_uring_params params = {};
@@ -806,7 +752,7 @@ FIXTURE_VARIANT(held)
 	int (*hold)(char *p, size_t size);
 };
 
-FIXTURE_VARIANT_ADD(held, by_gup_test) { .hold = hold_by_gup_test };
+FIXTURE_VARIANT_ADD(held, by_gup_test) { .hold = pin_pages };
 FIXTURE_VARIANT_ADD(held, by_io_uring) { .hold = hold_by_io_uring };
 FIXTURE_VARIANT_ADD(held, by_pipe) { .hold = hold_by_pipe };
 
@@ -918,13 +864,13 @@ static long bind_the_task(struct user *u)
 /* A child has not queued anything, and no other memory. */
 static long bind_the_child(struct user *u)
 {
-	int status = -1;
 	pid_t pid = fork();
+	int status;
 
 	if (pid) {
 		munmap(u->p, u->size);
 		u->left = true;
-		waitpid(pid, &status, 0);
+		status = wait_status(pid);
 		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
 	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -940,7 +886,7 @@ static long narrow_cpuset(struct user *u)
 	char mems[16];
 
 	snprintf(mems, sizeof(mems), "%d", here->node);
-	return group_write(1, "cpuset.mems", mems) ? -1 : pages_there(u);
+	return group_write(groups[0], "cpuset.mems", mems) ? -1 : pages_there(u);
 }
 
 static long change_cpuset(struct user *u)
@@ -948,7 +894,7 @@ static long change_cpuset(struct user *u)
 	char pid[16];
 
 	snprintf(pid, sizeof(pid), "%d", u->pid);
-	return group_write(2, "cgroup.procs", pid) ? -1 : pages_there(u);
+	return group_write(groups[1], "cgroup.procs", pid) ? -1 : pages_there(u);
 }
 
 static int bind_file(int fd, size_t size, int node)
@@ -966,7 +912,6 @@ static int bind_file(int fd, size_t size, int node)
 static long bind_shared(struct user *u)
 {
 	char fd[16], size[32], node[16];
-	int status = -1;
 	pid_t pid = fork();
 
 	if (!pid) {
@@ -976,8 +921,7 @@ static long bind_shared(struct user *u)
 		execl("/proc/self/exe", "knuma", "bind", fd, size, node, NULL);
 		_exit(1);
 	}
-	waitpid(pid, &status, 0);
-	return status ? -1 : pages_there(u);
+	return wait_status(pid) ? -1 : pages_there(u);
 }
 
 FIXTURE(policy)
@@ -1039,12 +983,12 @@ TEST_F_TIMEOUT(policy, holds_for_what_was_queued, PATIENCE)
 
 		ASSERT_EQ(ftruncate(fd, 32 * MB), 0);
 		if (variant->group &&
-		    (!group_create(1, nr_places) || !group_create(2, 1)))
+		    (!make_group(groups[0], nr_places) || !make_group(groups[1], 1)))
 			SKIP(return, "no cpusets");
 		u = start((struct user) {
 			.folio = variant->folio,
 			.fd = variant->shared ? fd : 0,
-			.group = variant->group ? 1 : 0,
+			.group = variant->group ? groups[0] : NULL,
 		});
 		ASSERT_NE(u, NULL);
 		ASSERT_TRUE(has_queued(u, pages_of(u) / 4));
@@ -1135,10 +1079,10 @@ TEST_F_TIMEOUT(knuma, cpusets_hold_when_it_is_queued, PATIENCE)
 
 	if (nr_places < 3)
 		SKIP(return, "needs three nodes");
-	if (!group_create(1, 2))
+	if (!make_group(groups[0], 2))
 		SKIP(return, "no cpusets");
 	faults = vm_event("numa_hint_faults");
-	u = start((struct user) { .group = 1 });
+	u = start((struct user) { .group = groups[0] });
 	ASSERT_NE(u, NULL);
 	EXPECT_TRUE(wait_for(vm_event("numa_hint_faults") > faults + 2 * pages_of(u)));
 	EXPECT_EQ(pages_there(u), 0);
@@ -1224,7 +1168,6 @@ static long is_dropped(struct chunk *c)
 /* Either one writes to its own copy. */
 static long is_copied(struct chunk *c)
 {
-	int status = -1;
 	pid_t pid = fork();
 	long wrong;
 
@@ -1236,9 +1179,8 @@ static long is_copied(struct chunk *c)
 	wrong += broken_chunk(c);
 	if (!pid)
 		_exit(wrong ? 1 : 0);
-	waitpid(pid, &status, 0);
 
-	return wrong + !!status;
+	return wrong + !!wait_status(pid);
 }
 
 static long is_split(struct chunk *c)
@@ -1326,14 +1268,6 @@ static long is_bound(struct chunk *c)
 	return broken_chunk(c);
 }
 
-static int uffd_open(__u64 features)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	return fd >= 0 && !ioctl(fd, UFFDIO_API, &api) ? fd : -1;
-}
-
 static struct uffdio_range range_of(struct chunk *c)
 {
 	return (struct uffdio_range) { (unsigned long)c->p, CHUNK };
@@ -1363,7 +1297,7 @@ static long is_filled_by_uffd(struct chunk *c)
 	};
 
 	if (fd == -2)
-		fd = uffd_open(0);
+		fd = uffd_create(O_NONBLOCK, 0);
 	if (!uffd_has(fd, c, UFFDIO_REGISTER_MODE_MISSING))
 		return -1;
 	map_over(elsewhere, CHUNK, false, -1);
@@ -1397,7 +1331,7 @@ static long is_write_protected(struct chunk *c)
 	long wrong;
 
 	if (fd == -2)
-		fd = uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+		fd = uffd_create(O_NONBLOCK, UFFD_FEATURE_PAGEFAULT_FLAG_WP);
 	if (!uffd_has(fd, c, UFFDIO_REGISTER_MODE_WP))
 		return -1;
 	wrong = ioctl(fd, UFFDIO_WRITEPROTECT, &protect) ? 1 : 0;
@@ -1417,7 +1351,7 @@ static long is_access_protected(struct chunk *c)
 	long wrong;
 
 	if (fd == -2)
-		fd = uffd_open(UFFD_FEATURE_RWP | UFFD_FEATURE_RWP_ASYNC);
+		fd = uffd_create(O_NONBLOCK, UFFD_FEATURE_RWP | UFFD_FEATURE_RWP_ASYNC);
 	if (!uffd_has(fd, c, UFFDIO_REGISTER_MODE_RWP))
 		return -1;
 	wrong = ioctl(fd, UFFDIO_RWPROTECT, &protect) ? 1 : 0;
@@ -1490,7 +1424,8 @@ static void use_and_disturb(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	p = map_aligned(CHUNKS * CHUNK);
 	elsewhere = map_aligned(2 * CHUNK);
-	if (!p || !elsewhere || !map_over(elsewhere, 2 * CHUNK, false, -1))
+	if (p == MAP_FAILED || elsewhere == MAP_FAILED ||
+	    !map_over(elsewhere, 2 * CHUNK, false, -1))
 		_exit(2);
 	for (int i = 0; i < CHUNKS; i++) {
 		pthread_mutex_init(&chunks[i].lock, NULL);
@@ -1566,14 +1501,14 @@ static bool nothing_is_isolated(void)
 
 TEST_F_TIMEOUT(moving, keeps_stamps, PATIENCE)
 {
-	int status = -1;
+	int status;
 	pid_t pid;
 
 	event = variant->event;
 	pid = fork();
 	if (!pid)
 		use_and_disturb();
-	ASSERT_EQ(waitpid(pid, &status, 0), pid);
+	status = wait_status(pid);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		SKIP(return, "not in this kernel");
 	EXPECT_EQ(status, 0);
@@ -1583,7 +1518,6 @@ TEST_F_TIMEOUT(moving, keeps_stamps, PATIENCE)
 TEST_F_TIMEOUT(knuma, users_die_with_memory_queued, PATIENCE)
 {
 	long gone = fate("gone");
-	int status;
 
 	hold_queues();
 	for (int round = 0; round < 6; round++) {
@@ -1593,8 +1527,7 @@ TEST_F_TIMEOUT(knuma, users_die_with_memory_queued, PATIENCE)
 		ASSERT_TRUE(has_queued(u, pages_of(u) / 8));
 		usleep(rand() % 400000);
 		ASSERT_EQ(kill(u->pid, SIGKILL), 0);
-		status = finish(u);
-		EXPECT_TRUE(WIFSIGNALED(status));
+		EXPECT_TRUE(WIFSIGNALED(finish(u)));
 	}
 	EXPECT_TRUE(wait_for(!queued(here, there)));
 	EXPECT_GT(fate("gone"), gone);
@@ -1637,7 +1570,7 @@ static void *race(void *arg)
 
 static void turn_knobs(unsigned int *seed)
 {
-	const struct knob *knob = &knobs[rand_r(seed) % ARRAY_SIZE(knobs)];
+	const struct setting *knob = &knobs[rand_r(seed) % ARRAY_SIZE(knobs)];
 	long most = knob->max < 1000 ? knob->max : 1000;
 
 	write_long(knob->path, knob->min + rand_r(seed) % (most - knob->min + 1));
@@ -1675,13 +1608,11 @@ static void change_policies(unsigned int *seed)
 
 static void plug_cpus(unsigned int *seed)
 {
-	char path[64];
+	const int cpu = places[rand_r(seed) % nr_places].cpu;
 
-	snprintf(path, sizeof(path), CPUS "cpu%d/online",
-		 places[rand_r(seed) % nr_places].cpu);
-	write_text(path, "0");
+	set_cpu_online(cpu, false);
 	usleep(rand_r(seed) % 20000);
-	write_text(path, "1");
+	set_cpu_online(cpu, true);
 	usleep(100000);
 }
 
@@ -1716,7 +1647,7 @@ TEST_F_TIMEOUT(knuma, stamps_stay_in_a_race, PATIENCE)
 		racers[i].seed = i + 1;
 		racers[i].key = i << 16;
 		racers[i].p = map_aligned(RACE_BYTES);
-		ASSERT_NE(racers[i].p, NULL);
+		ASSERT_NE(racers[i].p, MAP_FAILED);
 		ASSERT_EQ(pthread_create(&racers[i].thread, NULL, race, &racers[i]), 0);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(disturbers); i++)
@@ -1726,13 +1657,13 @@ TEST_F_TIMEOUT(knuma, stamps_stay_in_a_race, PATIENCE)
 	stop = true;
 	for (int i = 0; i < RACERS; i++) {
 		ASSERT_EQ(pthread_join(racers[i].thread, NULL), 0);
-		EXPECT_GT(racers[i].rounds, 0);
+		EXPECT_GT((unsigned long)racers[i].rounds, 0UL);
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(disturbers); i++) {
 		ASSERT_EQ(pthread_join(disturbers[i].thread, NULL), 0);
 		EXPECT_GT(disturbers[i].times, 0);
 	}
-	EXPECT_EQ(bad, 0);
+	EXPECT_EQ((long)bad, 0);
 	EXPECT_TRUE(wait_for(nothing_is_isolated()));
 }
 

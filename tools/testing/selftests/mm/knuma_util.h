@@ -2,30 +2,14 @@
 /*
  * What tests of NUMA balancing outside of page faults share: nodes, knobs, and
  * processes that use memory on the wrong node.
- *
- * For programs that have included kselftest_harness.h before.
  */
 #ifndef KNUMA_UTIL_H
 #define KNUMA_UTIL_H
 
-#include <ctype.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/mempolicy.h>
-#include <sched.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-#include "vm_util.h"
+#include "harness_util.h"
 
 #define KNUMA		"/sys/kernel/mm/autonuma/"
 #define MIGRATED	KNUMA "knuma_migrated/"
@@ -33,21 +17,9 @@
 #define DEBUG		"/sys/kernel/debug/knuma/"
 #define SCAN		"/sys/kernel/debug/sched/numa_balancing/"
 #define BALANCING	"/proc/sys/kernel/numa_balancing"
-#define THP		"/sys/kernel/mm/transparent_hugepage/"
 #define THP_SPLIT	"/sys/kernel/debug/split_huge_pages"
-#define GUP_TEST	"/sys/kernel/debug/gup_test"
-#define TRACE		"/sys/kernel/tracing/instances/knuma_test/"
-#define CGROUP		"/sys/fs/cgroup/"
-#define NODES		"/sys/devices/system/node/"
-#define CPUS		"/sys/devices/system/cpu/"
-#define BLOCKS		"/sys/devices/system/memory/"
+#define TRACE		TRACES "knuma_test/"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE	25
-#endif
-
-#define KB		1024UL
-#define MB		(1024 * KB)
 #define HUGE		(2 * MB)
 /*
  * Seconds. Tasks scan for a thirty-second of the time at most: what takes a
@@ -55,16 +27,10 @@
  * kernel has all its checks.
  */
 #define PATIENCE	600
-#define WAIT		150
 
-#define wait_for(condition) ({						\
-	time_t end = time(NULL) + WAIT;					\
-	bool good;							\
-									\
-	while (!(good = (condition)) && time(NULL) < end)		\
-		usleep(5000);						\
-	good;								\
-})
+static const char * const groups[] = {
+	CGROUP "knuma_test_1", CGROUP "knuma_test_2"
+};
 
 /* A node that has memory, and one of its CPUs. */
 struct place {
@@ -77,76 +43,6 @@ static int nr_places;
 
 /* Where the test runs and memory is at first; and where it is used. */
 static struct place *here, *there;
-
-/* Returns 0 or the errno of the write. */
-static inline int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY), err = 0;
-
-	if (fd < 0)
-		return errno;
-	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		err = errno ?: EIO;
-	close(fd);
-
-	return err;
-}
-
-static inline int write_long(const char *path, long val)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%ld", val);
-	return write_text(path, text);
-}
-
-/* One line; of those files that show all choices, the one that was made. */
-static inline bool read_text(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY);
-	ssize_t len = fd < 0 ? -1 : read(fd, buf, size - 1);
-	char *chosen;
-
-	if (fd >= 0)
-		close(fd);
-	buf[len < 0 ? 0 : len] = 0;
-	buf[strcspn(buf, "\n")] = 0;
-	chosen = strchr(buf, '[');
-	if (chosen) {
-		chosen[strcspn(chosen, "]")] = 0;
-		memmove(buf, chosen + 1, strlen(chosen));
-	}
-
-	return len > 0;
-}
-
-static inline long read_long(const char *path)
-{
-	char buf[64];
-
-	return read_text(path, buf, sizeof(buf)) ? atol(buf) : -1;
-}
-
-/* The number of a "name number" line, or -1. */
-static inline long read_value(const char *path, const char *name)
-{
-	long val, result = -1;
-	FILE *f = fopen(path, "r");
-	char line[128];
-
-	while (f && fscanf(f, "%127s %ld", line, &val) == 2)
-		if (!strcmp(line, name))
-			result = val;
-	if (f)
-		fclose(f);
-
-	return result;
-}
-
-static inline long vm_event(const char *name)
-{
-	return read_value("/proc/vmstat", name);
-}
 
 /* What has become of so many entries of queues. */
 static inline long fate(const char *name)
@@ -190,11 +86,7 @@ static inline long queued(const struct place *from, const struct place *to)
 
 static inline int run_on(const struct place *place)
 {
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(place->cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set);
+	return run_on_cpu(place->cpu);
 }
 
 static inline void find_places(void)
@@ -255,43 +147,23 @@ static inline long pages_at(const struct place *place, pid_t pid, char *p, size_
 
 static inline unsigned long stamp_of(unsigned long key, size_t at)
 {
-	return key << 40 | at;
+	return (key << 40) + at;
 }
 
 static inline void stamp(char *p, size_t size, unsigned long key)
 {
-	for (size_t at = 0; at < size; at += sizeof(key))
-		*(unsigned long *)(p + at) = stamp_of(key, at);
+	stamp_range(p, size, stamp_of(key, 0));
 }
 
 /* Pages of a part of a stamped range that have anything else in them. */
 static inline long broken_part(const char *p, size_t from, size_t len, unsigned long key)
 {
-	long pages = 0;
-	size_t at, to;
-
-	for (; len; from += psize(), len -= psize()) {
-		to = from + psize();
-		for (at = from; at < to; at += sizeof(key))
-			if (FORCE_READ(*(const unsigned long *)(p + at)) != stamp_of(key, at))
-				break;
-		pages += at < to;
-	}
-
-	return pages;
+	return len / psize() - count_pages(p + from, len, stamp_of(key, from), PAGE_OLD);
 }
 
 static inline long broken(const char *p, size_t size, unsigned long key)
 {
 	return broken_part(p, 0, size, key);
-}
-
-static inline char *map_aligned(size_t size)
-{
-	char *p = mmap(NULL, size + HUGE, PROT_NONE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p + (-(uintptr_t)p % HUGE);
 }
 
 /* Memory of folios of that size, wherever it will be; NULL if there is none. */
@@ -317,10 +189,7 @@ static inline bool have_folios(size_t folio)
 }
 
 /* What the tests change, and how they begin. */
-static const struct setting {
-	const char *path;
-	const char *value;
-} settings[] = {
+static const struct setting settings[] = {
 	{ BALANCING, "1" },
 	{ SCAN "scan_delay_ms", "50" },
 	{ SCAN "scan_period_min_ms", "100" },
@@ -346,7 +215,7 @@ static const struct setting {
 };
 
 struct setup {
-	char old[ARRAY_SIZE(settings)][32];
+	char old[ARRAY_SIZE(settings)][SETTING_LEN];
 	bool begun;
 };
 
@@ -362,71 +231,36 @@ static inline const char *begin(struct setup *setup)
 	find_places();
 	if (nr_places < 2)
 		return "needs two nodes with CPUs and memory";
-	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
-		read_text(settings[i].path, setup->old[i], sizeof(setup->old[i]));
+	settings_save(settings, ARRAY_SIZE(settings), setup->old);
 	setup->begun = true;
 	/* What waits, and for how long, is forgotten. */
 	write_text(KNUMA "enabled", "0");
-	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
-		write_text(settings[i].path, settings[i].value);
+	settings_apply(settings, ARRAY_SIZE(settings));
 
 	return run_on(here) ? "cannot stay on a CPU" : NULL;
 }
 
-static inline void group_path(char *buf, size_t size, int group, const char *file)
-{
-	snprintf(buf, size, CGROUP "knuma_test_%d/%s", group, file);
-}
-
 static inline void restore(struct setup *setup)
 {
-	char path[64];
-
 	if (!setup->begun)
 		return;
-	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) {
-		snprintf(path, sizeof(path), CPUS "cpu%ld/online", cpu);
-		write_text(path, "1");
-	}
+	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++)
+		set_cpu_online(cpu, true);
 	write_text("/sys/power/pm_test", "none");
 	write_text(KNUMA "enabled", "0");
-	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
-		if (*setup->old[i])
-			write_text(settings[i].path, setup->old[i]);
+	settings_restore(settings, ARRAY_SIZE(settings), setup->old);
 	rmdir(TRACE);
-	/* Those who are in it may just be about to die. */
-	for (int group = 1; group <= 2; group++) {
-		group_path(path, sizeof(path), group, "");
-		for (int i = 0; i < 1000 && rmdir(path) && errno == EBUSY; i++)
-			usleep(1000);
-	}
-}
-
-static inline int group_write(int group, const char *file, const char *text)
-{
-	char path[64];
-
-	group_path(path, sizeof(path), group, file);
-	return write_text(path, text);
-}
-
-static inline long group_read(int group, const char *file, const char *name)
-{
-	char path[64];
-
-	group_path(path, sizeof(path), group, file);
-	return read_value(path, name);
+	for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
+		group_remove(groups[i]);
 }
 
 /* A group that may have memory of the first so many places, 0 for no limit. */
-static inline bool group_create(int group, int nr)
+static inline bool make_group(const char *group, int nr)
 {
-	char path[64], mems[64] = "";
+	char mems[64] = "";
 
 	write_text(CGROUP "cgroup.subtree_control", "+memory");
-	write_text(CGROUP "cgroup.subtree_control", "+cpuset");
-	group_path(path, sizeof(path), group, "");
-	if (mkdir(path, 0755) && errno != EEXIST)
+	if (group_create(group, "+cpuset"))
 		return false;
 	if (!nr)
 		return group_read(group, "memory.stat", "anon") >= 0;
@@ -442,7 +276,7 @@ static inline bool group_create(int group, int nr)
  * @size:	of its memory
  * @folio:	what it consists of; 0 for small ones
  * @fd:		what it maps, or 0 for memory of its own
- * @group:	where it runs, or 0
+ * @group:	where it runs, or NULL
  * @step:	it touches a page in each so many bytes; 0 for all of them
  * @from:	where the memory is at first
  * @to:		where it runs then
@@ -460,7 +294,7 @@ struct user {
 	size_t size;
 	size_t folio;
 	int fd;
-	int group;
+	const char *group;
 	size_t step;
 	const struct place *from;
 	const struct place *to;
@@ -485,7 +319,7 @@ static inline void use(struct user *u)
 	if (u->group && group_write(u->group, "cgroup.procs", "0"))
 		_exit(2);
 	u->p = map_aligned(u->size);
-	if (!u->p || !map_over(u->p, u->size, u->folio, fd) ||
+	if (u->p == MAP_FAILED || !map_over(u->p, u->size, u->folio, fd) ||
 	    bind_to(u->p, u->size, u->from, 0))
 		_exit(2);
 	stamp(u->p, u->size, 1);
@@ -533,10 +367,10 @@ static inline struct user *start(struct user what)
 /* Returns its status; 0 if all stamps are there. */
 static inline int finish(struct user *u)
 {
-	int status = -1;
+	int status;
 
 	u->stop = true;
-	waitpid(u->started, &status, 0);
+	status = wait_status(u->started);
 	munmap(u, sizeof(*u));
 
 	return status;

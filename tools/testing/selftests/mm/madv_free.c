@@ -7,27 +7,16 @@
  * cgroup for each test.
  */
 #define _GNU_SOURCE
-#include "kselftest_harness.h"
-#include <linux/userfaultfd.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include "lazyfree_util.h"
-
-#define ROUNDS		30		/* of reclaim, until all is dropped */
 
 FIXTURE(madv_free)
 {
 	struct lazyfree_test t;
 	char *p;
 	char *drain;
+	const char *group;
 	int pagemap;
-	int group;
 };
 
 /* Sizes of folios, and either LRU. */
@@ -52,8 +41,7 @@ FIXTURE_SETUP(madv_free)
 	self->p = self->t.p;
 	self->pagemap = self->t.pagemap;
 	self->group = self->t.group;
-	self->drain = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	self->drain = map_anon(psize());
 	ASSERT_NE(MAP_FAILED, self->drain);
 }
 
@@ -70,21 +58,6 @@ static int madv_free(char *p, size_t size, char *drain)
 	return ret ? -errno : madvise(drain, psize(), MADV_FREE);
 }
 
-/* Until nothing of the range is left, or it takes too long. */
-static long drop(int group, int pagemap, char *p, size_t size)
-{
-	long left;
-
-	for (int i = 0; i < ROUNDS; i++) {
-		reclaim_group(group);
-		left = populated_pages(pagemap, p, size);
-		if (!left)
-			break;
-	}
-
-	return left;
-}
-
 TEST_F(madv_free, reads_zero_or_old)
 {
 	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
@@ -96,14 +69,14 @@ TEST_F(madv_free, reads_zero_or_old)
 
 TEST_F(madv_free, reclaimed_reads_zero)
 {
-	long before = read_value("/proc/vmstat", "pglazyfreed");
+	long before = vm_event("pglazyfreed");
 
 	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
 	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
 	EXPECT_LE(before + (long)(REGION / psize()),
-		  read_value("/proc/vmstat", "pglazyfreed"));
+		  vm_event("pglazyfreed"));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	stamp_range(self->p, REGION);
+	stamp_pages(self->p, REGION);
 	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
@@ -118,7 +91,7 @@ TEST_F(madv_free, partly_reclaimed_never_comes_back)
 		group_write(self->group, "memory.reclaim", "1M");
 		for (size_t i = 0; i < REGION / psize(); i++) {
 			enum page_state s =
-				page_state(self->p + i * psize(), i);
+				page_state(self->p + i * psize(), stamp_of(i));
 
 			if (s == PAGE_OTHER || (zero[i] && s != PAGE_ZERO))
 				TH_LOG("page %zu of round %d: %d", i, round, s);
@@ -156,10 +129,9 @@ TEST_F(madv_free, a_write_keeps)
 
 		ASSERT_EQ(word, *written);
 		/* Nothing was reclaimed in between, so all else is there. */
-		*written = stamp_of(last / psize(),
-				    psize() / sizeof(word) - 1);
+		*written = stamp_of(last / psize()) + psize() - sizeof(word);
 		ASSERT_EQ(PAGE_OLD,
-			  page_state(self->p + last, last / psize()));
+			  page_state(self->p + last, stamp_of(last / psize())));
 	}
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 }
@@ -182,7 +154,7 @@ TEST_F(madv_free, half_of_each_folio)
 
 TEST_F(madv_free, of_a_parent_leaves_the_child_its_pages)
 {
-	int status, begin[2];
+	int begin[2];
 	pid_t pid;
 	char c;
 
@@ -193,43 +165,35 @@ TEST_F(madv_free, of_a_parent_leaves_the_child_its_pages)
 		close(begin[1]);
 		if (read(begin[0], &c, 1) != 0)
 			_exit(2);
-		_exit(count_pages(self->p, REGION, 0, PAGE_OLD) !=
-		      (long)(REGION / psize()));
+		_exit(pages_not(PAGE_OLD, self->p, REGION, 0) != 0);
 	}
 	EXPECT_EQ(0, madv_free(self->p, REGION, self->drain));
 	for (int round = 0; round < 3; round++)
 		reclaim_group(self->group);
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 	close(begin[1]);
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, wait_status(pid));
 }
 
 TEST_F(madv_free, then_fork)
 {
-	int status;
 	pid_t pid;
 
 	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		if (count_pages(self->p, REGION, 0, PAGE_OTHER))
+		if (pages_broken(self->p, REGION, 0))
 			_exit(1);
 		/* What the child writes is its own, and stays. */
-		for (size_t i = 0; i < REGION / psize(); i++)
-			stamp_page(self->p + i * psize(), i + 1);
+		stamp_range(self->p, REGION, stamp_of(1));
 		for (int round = 0; round < 3; round++)
 			reclaim_group(self->group);
-		for (size_t i = 0; i < REGION / psize(); i++)
-			if (page_state(self->p + i * psize(), i + 1) != PAGE_OLD)
-				_exit(2);
-		_exit(0);
+		_exit(pages_not(PAGE_OLD, self->p, REGION, 1) ? 2 : 0);
 	}
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, wait_status(pid));
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
-	stamp_range(self->p, REGION);
+	stamp_pages(self->p, REGION);
 	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
@@ -269,7 +233,7 @@ TEST_F(madv_free, mprotect_and_mremap)
 	EXPECT_EQ(0, pages_broken(to, REGION, 0));
 	/* It has not become anything else by that. */
 	EXPECT_EQ(0, drop(self->group, self->pagemap, to, REGION));
-	stamp_range(to, REGION);
+	stamp_pages(to, REGION);
 	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, to, REGION, 0));
 	munmap(to, REGION);
@@ -342,78 +306,49 @@ TEST_F(madv_free, memory_max_is_no_oom)
 	munmap(p, 64 * MB);
 }
 
-/* A thread that frees, writes and looks at its own part of the pages. */
-struct user {
-	struct race *race;
-	size_t from;
-	size_t to;
-	unsigned int seed;
-	int rounds;
-};
-
+/* Frees, writes and looks at its own part of the pages. */
 static void *use_pages(void *arg)
 {
 	struct user *u = arg;
-	char *p = u->race->p;
-	size_t nr = u->to - u->from;
-	bool *freed = calloc(nr, sizeof(*freed));
+	char *freed = u->knows;
 
 	while (u->rounds--) {
-		size_t first = rand_r(&u->seed) % nr;
-		size_t n = 1 + rand_r(&u->seed) % (nr - first);
+		size_t first = rand_r(&u->seed) % u->nr;
+		size_t n = 1 + rand_r(&u->seed) % (u->nr - first);
 
 		if (rand_r(&u->seed) & 1) {
-			madvise(p + (u->from + first) * psize(), n * psize(),
-				MADV_FREE);
+			madvise(user_page(u, first), n * psize(), MADV_FREE);
 			memset(freed + first, true, n);
 		} else {
 			for (size_t i = first; i < first + n; i++) {
-				stamp_page(p + (u->from + i) * psize(),
-					   u->from + i);
+				user_stamp(u, i);
 				freed[i] = false;
 			}
 		}
-		for (size_t i = 0; i < nr; i++) {
-			enum page_state s =
-				page_state(p + (u->from + i) * psize(),
-					   u->from + i);
+		for (size_t i = 0; i < u->nr; i++) {
+			enum page_state s = user_page_state(u, i);
 
 			if (s == PAGE_OTHER || (s == PAGE_ZERO && !freed[i]))
 				atomic_fetch_add(&u->race->errors, 1);
 		}
 	}
-	free(freed);
 	return NULL;
 }
 
 TEST_F(madv_free, race)
 {
 	struct race race = { .p = self->p, .group = self->group };
-	size_t nr = REGION / psize() / 3;
-	struct user user[3];
-	pthread_t users[3], others[2];
-	cpu_set_t all;
+	void *(* const disturb[])(void *) = {
+		reclaim_all_the_time, fork_all_the_time
+	};
 
-	memset(&all, 0xff, sizeof(all));
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(all), &all));
-	ASSERT_EQ(0, pthread_create(&others[0], NULL, reclaim_all_the_time, &race));
-	ASSERT_EQ(0, pthread_create(&others[1], NULL, fork_all_the_time, &race));
-	for (int i = 0; i < 3; i++) {
-		user[i] = (struct user){ &race, i * nr, (i + 1) * nr, i, 60 };
-		ASSERT_EQ(0, pthread_create(&users[i], NULL, use_pages, &user[i]));
-	}
-	for (int i = 0; i < 3; i++)
-		pthread_join(users[i], NULL);
-	atomic_store(&race.stop, true);
-	for (int i = 0; i < 2; i++)
-		pthread_join(others[i], NULL);
+	ASSERT_EQ(0, run_race(&race, REGION, 60, use_pages, disturb, 2));
 	EXPECT_EQ(0UL, atomic_load(&race.errors));
 }
 
 TEST(refused_ranges)
 {
-	char *p = mmap(NULL, 4 * psize(), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = map_anon(4 * psize());
 	char *shared = mmap(NULL, psize(), PROT_READ | PROT_WRITE,
 			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int fd = open("/proc/self/exe", O_RDONLY);
@@ -444,16 +379,13 @@ static void *free_pages(void *arg)
 
 TEST(userfaultfd_is_told)
 {
-	struct uffdio_api api = { .api = UFFD_API,
-				  .features = UFFD_FEATURE_EVENT_REMOVE };
-	char *p = mmap(NULL, 16 * psize(), PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	int uffd = uffd_create(0, UFFD_FEATURE_EVENT_REMOVE);
+	char *p = map_anon(16 * psize());
 	struct uffd_msg msg;
 	pthread_t thread;
 	void *ret;
 
-	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
 	ASSERT_NE(MAP_FAILED, p);
 	memset(p, 1, 16 * psize());

@@ -8,37 +8,30 @@
  * cgroup for each test.
  */
 #define _GNU_SOURCE
-#include "kselftest_harness.h"
+#include "lazyfree_util.h"
 #include <asm-generic/mman.h> /* Force the import of the tools version. */
 #include <linux/stddef.h>
 #include <linux/io_uring.h>
-#include <linux/userfaultfd.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
-#include <time.h>
-#include "lazyfree_util.h"
 
 #ifndef __NR_mseal
 #define __NR_mseal	462
 #endif
 
 #define KNOBS	"/sys/kernel/mm/lazyfree/"
-#define ROUNDS	30		/* of reclaim, until all is zapped */
 
 FIXTURE(splittable)
 {
 	struct lazyfree_test t;
 	char *p;
+	const char *group;
 	int pagemap;
-	int group;
-	char min_age_ms[32];
+	char old[1][SETTING_LEN];
 };
+
+/* No range is too young, and none has just been zapped. */
+static const struct setting settings[] = { { KNOBS "min_age_ms", "0" } };
 
 /* Sizes of folios, and either LRU. */
 FIXTURE_VARIANT(splittable)
@@ -52,43 +45,16 @@ FIXTURE_VARIANT_ADD(splittable, mthp_lru_gen) { 64 << 10, "y" };
 FIXTURE_VARIANT_ADD(splittable, thp) { 2 << 20, "n" };
 FIXTURE_VARIANT_ADD(splittable, thp_lru_gen) { 2 << 20, "y" };
 
-static bool read_knob(const char *name, char *buf, size_t size)
-{
-	char path[128];
-	ssize_t len;
-	int fd;
-
-	snprintf(path, sizeof(path), KNOBS "%s", name);
-	fd = open(path, O_RDONLY);
-	if (fd < 0)
-		return false;
-	len = read(fd, buf, size - 1);
-	close(fd);
-	buf[len < 0 ? 0 : len] = 0;
-	buf[strcspn(buf, "\n")] = 0;
-
-	return len > 0;
-}
-
-static int write_knob(const char *name, const char *text)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), KNOBS "%s", name);
-	return write_text(path, text);
-}
-
 FIXTURE_SETUP(splittable)
 {
 	const char *missing;
 
-	if (!read_knob("min_age_ms", self->min_age_ms, sizeof(self->min_age_ms)))
+	if (!settings_save(settings, 1, self->old))
 		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
 	missing = lazyfree_setup(&self->t, variant->folio, variant->lru_gen);
 	if (missing)
 		SKIP(return, "%s", missing);
-	/* No range is too young, and none has just been zapped. */
-	ASSERT_EQ(0, write_knob("min_age_ms", "0"));
+	ASSERT_TRUE(settings_apply(settings, 1));
 	self->p = self->t.p;
 	self->pagemap = self->t.pagemap;
 	self->group = self->t.group;
@@ -96,7 +62,7 @@ FIXTURE_SETUP(splittable)
 
 FIXTURE_TEARDOWN(splittable)
 {
-	write_knob("min_age_ms", self->min_age_ms);
+	settings_restore(settings, 1, self->old);
 	lazyfree_teardown(&self->t);
 }
 
@@ -119,22 +85,7 @@ static int undo(char *p, size_t size)
 static long splittable_pages(void)
 {
 	write_text("/proc/sys/vm/stat_refresh", "1");
-	return read_value("/proc/vmstat", "nr_splittable");
-}
-
-/* Until nothing of the range is left, or it takes too long. */
-static long drop(int group, int pagemap, char *p, size_t size)
-{
-	long left = 0;
-
-	for (int i = 0; i < ROUNDS; i++) {
-		reclaim_group(group);
-		left = populated_pages(pagemap, p, size);
-		if (!left)
-			break;
-	}
-
-	return left;
+	return vm_event("nr_splittable");
 }
 
 /*
@@ -143,7 +94,7 @@ static long drop(int group, int pagemap, char *p, size_t size)
  */
 static long marked_pages(char *p, size_t size)
 {
-	stamp_range(p, size);
+	stamp_pages(p, size);
 	return take_back(p, size) ?: pages_not(PAGE_OLD, p, size, 0);
 }
 
@@ -171,11 +122,11 @@ TEST_F(splittable, stays_until_it_is_needed)
 
 TEST_F(splittable, goes_when_it_is_needed)
 {
-	long before = read_value("/proc/vmstat", "splittable_zap");
+	long before = vm_event("splittable_zap");
 
 	ASSERT_EQ(0, mark(self->p, REGION));
 	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
-	EXPECT_LT(before, read_value("/proc/vmstat", "splittable_zap"));
+	EXPECT_LT(before, vm_event("splittable_zap"));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
 	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
 	EXPECT_EQ(0, marked_pages(self->p, REGION));
@@ -245,7 +196,7 @@ TEST_F(splittable, a_part_is_taken_back)
 	ASSERT_EQ(0, mark(self->p, REGION));
 	ASSERT_EQ(0, take_back(self->p + from, size));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + from, size, 0));
-	stamp_range(self->p + from, size);
+	stamp_pages(self->p + from, size);
 	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, from));
 	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + from + size,
 			  REGION - from - size));
@@ -327,8 +278,8 @@ TEST_F(splittable, munmap_and_map_again)
 	ASSERT_EQ(0, munmap(self->p + MB, 2 * MB));
 	ASSERT_EQ(self->p + MB, mmap(self->p + MB, 2 * MB, rw, fixed, -1, 0));
 	ASSERT_EQ(self->p + 4 * MB, mmap(self->p + 4 * MB, MB, rw, fixed, -1, 0));
-	stamp_range(self->p + MB, 2 * MB);
-	stamp_range(self->p + 4 * MB, MB);
+	stamp_pages(self->p + MB, 2 * MB);
+	stamp_pages(self->p + 4 * MB, MB);
 	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, MB));
 	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + 5 * MB, 3 * MB));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, 2 * MB, 0));
@@ -339,7 +290,6 @@ TEST_F(splittable, munmap_and_map_again)
 
 TEST_F(splittable, fork)
 {
-	int status;
 	pid_t pid;
 
 	ASSERT_EQ(0, mark(self->p + MB, 4 * MB));
@@ -353,8 +303,7 @@ TEST_F(splittable, fork)
 			_exit(1);
 		_exit(marked_pages(self->p, REGION) ? 2 : 0);
 	}
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, wait_status(pid));
 	/* In the parent it is marked as before. */
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 	ASSERT_EQ(0, take_back(self->p, REGION));
@@ -367,15 +316,11 @@ TEST_F(splittable, fork)
 TEST_F(splittable, exec_and_exit_and_core)
 {
 	const char *pattern = "/proc/sys/kernel/core_pattern";
-	char old[128] = "";
-	FILE *f = fopen(pattern, "r");
+	char old[128];
 	long before;
 	int status;
 
-	ASSERT_NE(NULL, f);
-	ASSERT_NE(NULL, fgets(old, sizeof(old), f));
-	fclose(f);
-	old[strcspn(old, "\n")] = 0;
+	ASSERT_TRUE(read_text(pattern, old, sizeof(old)));
 	ASSERT_EQ(0, write_text(pattern, "/dev/null"));
 	before = splittable_pages();
 	for (int way = 0; way < 3; way++) {
@@ -392,7 +337,7 @@ TEST_F(splittable, exec_and_exit_and_core)
 				abort();
 			_exit(way);
 		}
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		status = wait_status(pid);
 		EXPECT_TRUE(way == 2 ? WIFSIGNALED(status) : !status);
 	}
 	write_text(pattern, old);
@@ -405,7 +350,7 @@ TEST_F(splittable, mlock)
 	ASSERT_EQ(0, mark(self->p, REGION));
 	ASSERT_EQ(0, mlock(self->p + MB, MB));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, MB, 0));
-	stamp_range(self->p + MB, MB);
+	stamp_pages(self->p + MB, MB);
 	EXPECT_EQ(-EINVAL, mark(self->p + MB, MB));
 	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, MB));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, MB, 0));
@@ -423,26 +368,22 @@ TEST_F(splittable, mlock)
 
 TEST_F(splittable, userfaultfd)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	int uffd = uffd_create(0, 0);
 
-	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+	if (uffd < 0)
 		SKIP(return, "no userfaultfd");
 	ASSERT_EQ(0, mark(self->p, REGION));
-	reg.range.start = (unsigned long)self->p + MB;
-	reg.range.len = 2 * MB;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, uffd_register(uffd, self->p + MB, 2 * MB, true, false, false));
 	EXPECT_EQ(0, populated_pages(self->pagemap, self->p + MB, 2 * MB));
 	EXPECT_NE(0, populated_pages(self->pagemap, self->p, MB));
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_UNREGISTER, &reg.range));
-	stamp_range(self->p + MB, 2 * MB);
+	ASSERT_EQ(0, uffd_unregister(uffd, self->p + MB, 2 * MB));
+	stamp_pages(self->p + MB, 2 * MB);
 
 	/* Where it is watched, it goes at once. */
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, uffd_register(uffd, self->p + MB, 2 * MB, true, false, false));
 	ASSERT_EQ(0, mark(self->p + MB, 2 * MB));
 	EXPECT_EQ(0, populated_pages(self->pagemap, self->p + MB, 2 * MB));
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_UNREGISTER, &reg.range));
+	ASSERT_EQ(0, uffd_unregister(uffd, self->p + MB, 2 * MB));
 	EXPECT_EQ(0, marked_pages(self->p + MB, 2 * MB));
 	close(uffd);
 }
@@ -529,12 +470,11 @@ TEST_F(splittable, memory_max_is_no_oom)
 /* What it marks is found by reclaim of the group in which it is now. */
 TEST_F(splittable, moves_to_another_group)
 {
-	const int other = self->group + 10000000;
-	char path[128];
+	char other[80];
 
 	ASSERT_EQ(0, mark(self->p, REGION / 2));
-	group_path(path, sizeof(path), other, "");
-	ASSERT_EQ(0, mkdir(path, 0755));
+	snprintf(other, sizeof(other), "%s_other", self->group);
+	ASSERT_EQ(0, make_dir(other));
 	ASSERT_EQ(0, group_write(other, "cgroup.procs", "0"));
 	EXPECT_EQ((long)REGION / 2,
 		  group_read(self->group, "memory.stat", "splittable"));
@@ -545,11 +485,10 @@ TEST_F(splittable, moves_to_another_group)
 	ASSERT_EQ(0, take_back(self->p, REGION));
 
 	/* Of a group that is gone, its parent has them. */
-	stamp_range(self->p, REGION);
+	stamp_pages(self->p, REGION);
 	ASSERT_EQ(0, mark(self->p, REGION));
 	ASSERT_EQ(0, group_write(self->group, "cgroup.procs", "0"));
-	for (int i = 0; i < 1000 && rmdir(path) && errno == EBUSY; i++)
-		usleep(1000);
+	group_remove(other);
 	EXPECT_EQ(0, undo(self->p, REGION));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 	ASSERT_EQ(0, mark(self->p, REGION));
@@ -562,10 +501,10 @@ TEST_F(splittable, limits)
 	int kept = 0;
 
 	/* Too short, and too many: zapped at once. */
-	ASSERT_EQ(0, write_knob("min_range_kb", "64"));
+	ASSERT_EQ(0, write_text(KNOBS "min_range_kb", "64"));
 	ASSERT_EQ(0, mark(self->p, 60 << 10));
 	EXPECT_EQ(0, populated_pages(self->pagemap, self->p, 60 << 10));
-	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4"));
+	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "4"));
 	for (char *p = self->p + MB; p < end; p += MB)
 		ASSERT_EQ(0, mark(p, 64 << 10));
 	/* Fewer where a node was short of memory at one of the first calls. */
@@ -573,7 +512,7 @@ TEST_F(splittable, limits)
 		kept += populated_pages(self->pagemap, p, 64 << 10) > 0;
 	EXPECT_GE(4, kept);
 	EXPECT_LT(0, kept);
-	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4096"));
+	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "4096"));
 	ASSERT_EQ(0, take_back(self->p, REGION));
 	for (char *p = self->p + MB; p < end; p += MB)
 		EXPECT_EQ(0, pages_not(PAGE_ZERO, p, 64 << 10, 0));
@@ -585,9 +524,9 @@ TEST_F(splittable, cut_beyond_the_limit)
 	const size_t from = 2 * MB, size = MB;
 	char *p = self->p + from;
 
-	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "1"));
+	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "1"));
 	for (int way = 0; way < 3; way++) {
-		stamp_range(self->p, REGION);
+		stamp_pages(self->p, REGION);
 		ASSERT_EQ(0, mark(self->p, REGION - MB));
 		switch (way) {
 		case 0:
@@ -614,7 +553,7 @@ TEST_F(splittable, cut_beyond_the_limit)
 				       7 * MB / psize()));
 		EXPECT_EQ(0, read_value("/proc/self/status", "VmLazy"));
 	}
-	ASSERT_EQ(0, write_knob("max_ranges_per_mm", "4096"));
+	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "4096"));
 }
 
 /* Those who would only make work of marked memory pass over it. */
@@ -665,18 +604,13 @@ TEST_F(passed_over, by_khugepaged)
 	thp_push_settings(&settings);
 	ASSERT_EQ(0, mark(self->p, REGION / 2));
 	madvise(self->p, REGION, MADV_HUGEPAGE);
-	while (!has_huge(self->p, REGION / 2) && time(NULL) < self->until)
-		usleep(10000);
+	wait_until(self->until, has_huge(self->p, REGION / 2));
 	scans = thp_read_num("khugepaged/full_scans");
-	while (thp_read_num("khugepaged/full_scans") < scans + 2 &&
-	       time(NULL) < self->until)
-		usleep(10000);
+	wait_until(self->until, thp_read_num("khugepaged/full_scans") >= scans + 2);
 	EXPECT_TRUE(has_huge(self->p, REGION / 2));
 	EXPECT_EQ(0, undo(self->p, REGION));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-	while (!has_huge(self->p, REGION) && time(NULL) < self->until)
-		usleep(10000);
-	EXPECT_TRUE(has_huge(self->p, REGION));
+	EXPECT_TRUE(wait_until(self->until, has_huge(self->p, REGION)));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
@@ -706,7 +640,7 @@ TEST_F(passed_over, by_ksm_with_pages_in_the_unstable_tree)
 {
 	const size_t part = REGION / 4;
 
-	stamp_range(self->p, REGION);
+	stamp_pages(self->p, REGION);
 	if (madvise(self->p, REGION, MADV_MERGEABLE) || ksm_start() < 0)
 		SKIP(return, "no KSM");
 	for (size_t i = 0; i < REGION; i += part) {
@@ -746,7 +680,6 @@ TEST_F(passed_over, by_numa_balancing)
 	const long pages = REGION / psize();
 	pthread_t other;
 	long updates[3];
-	int status;
 
 	if (access("/sys/devices/system/node/node1", F_OK) ||
 	    write_text(enable, "1"))
@@ -760,17 +693,16 @@ TEST_F(passed_over, by_numa_balancing)
 			/* Of a single thread only what is remote is scanned. */
 			if (pthread_create(&other, NULL, do_nothing, NULL))
 				_exit(3);
-			stamp_range(self->p, REGION);
+			stamp_pages(self->p, REGION);
 			if (marked && mark(self->p, REGION))
 				_exit(1);
 			_exit(be_scanned(self->p, REGION, self->until) ? 0 : 2);
 		}
-		updates[marked] = group_read(getpid(), "memory.stat",
+		updates[marked] = group_read(self->t.group, "memory.stat",
 					     "numa_pte_updates");
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		EXPECT_EQ(0, status);
+		EXPECT_EQ(0, wait_status(pid));
 	}
-	updates[2] = group_read(getpid(), "memory.stat", "numa_pte_updates");
+	updates[2] = group_read(self->t.group, "memory.stat", "numa_pte_updates");
 	write_text(enable, "0");
 	EXPECT_LE(pages, updates[1] - updates[0]);
 	EXPECT_GT(pages, updates[2] - updates[1]);
@@ -793,7 +725,7 @@ static void *map_all_the_time(void *arg)
 		size_t from = rand_r(&seed) % 256 * psize();
 		int step = rand_r(&seed) % 4;
 
-		stamp_range(p, 2 * MB);
+		stamp_pages(p, 2 * MB);
 		mark(p, 2 * MB);
 		switch (step) {
 		case 0:
@@ -834,25 +766,10 @@ enum knowledge {
 	UNKNOWN_MARKED,
 };
 
-/* A thread with its own part of the pages. */
-struct user {
-	struct race *race;
-	size_t from;
-	size_t to;
-	unsigned int seed;
-	int rounds;
-	char *knows;
-};
-
-static char *user_page(struct user *u, size_t i)
-{
-	return u->race->p + (u->from + i) * psize();
-}
-
 static void expect(struct user *u, const char *when, size_t i, bool old,
 		   bool zero)
 {
-	enum page_state state = page_state(user_page(u, i), u->from + i);
+	enum page_state state = user_page_state(u, i);
 
 	if ((state == PAGE_OLD && old) || (state == PAGE_ZERO && zero))
 		return;
@@ -898,7 +815,7 @@ static void user_write(struct user *u, size_t first, size_t n)
 {
 	user_take_back(u, first, n);
 	for (size_t i = first; i < first + n; i++) {
-		stamp_page(user_page(u, i), u->from + i);
+		user_stamp(u, i);
 		u->knows[i] = STAMPED;
 	}
 }
@@ -909,18 +826,15 @@ static void *use_pages(void *arg)
 		user_mark, user_mark, user_take_back, user_undo, user_write
 	};
 	struct user *u = arg;
-	size_t nr = u->to - u->from;
 
-	u->knows = calloc(nr, 1);
 	while (u->rounds--) {
-		size_t first = rand_r(&u->seed) % nr;
-		size_t n = 1 + rand_r(&u->seed) % (nr - first);
+		size_t first = rand_r(&u->seed) % u->nr;
+		size_t n = 1 + rand_r(&u->seed) % (u->nr - first);
 
 		steps[rand_r(&u->seed) % ARRAY_SIZE(steps)](u, first, n);
-		for (size_t i = 0; i < nr; i++)
+		for (size_t i = 0; i < u->nr; i++)
 			expect(u, "later", i, true, u->knows[i] != STAMPED);
 	}
-	free(u->knows);
 	return NULL;
 }
 
@@ -930,26 +844,10 @@ TEST_F(splittable, race)
 	void *(* const disturb[])(void *) = {
 		reclaim_all_the_time, fork_all_the_time, map_all_the_time
 	};
-	pthread_t users[3], others[3];
-	size_t nr = 6 * MB / psize() / 3;
-	struct user user[3];
-	cpu_set_t all;
 
-	memset(&all, 0xff, sizeof(all));
-	ASSERT_EQ(0, sched_setaffinity(0, sizeof(all), &all));
-	ASSERT_EQ(0, write_knob("min_range_kb", "4"));
-	for (int i = 0; i < 3; i++)
-		ASSERT_EQ(0, pthread_create(&others[i], NULL, disturb[i], &race));
-	for (int i = 0; i < 3; i++) {
-		user[i] = (struct user){ &race, i * nr, (i + 1) * nr, i, 80 };
-		ASSERT_EQ(0, pthread_create(&users[i], NULL, use_pages, &user[i]));
-	}
-	for (int i = 0; i < 3; i++)
-		pthread_join(users[i], NULL);
-	atomic_store(&race.stop, true);
-	for (int i = 0; i < 3; i++)
-		pthread_join(others[i], NULL);
-	write_knob("min_range_kb", "64");
+	ASSERT_EQ(0, write_text(KNOBS "min_range_kb", "4"));
+	ASSERT_EQ(0, run_race(&race, 6 * MB, 80, use_pages, disturb, 3));
+	write_text(KNOBS "min_range_kb", "64");
 	EXPECT_EQ(0UL, atomic_load(&race.errors));
 }
 
@@ -969,7 +867,7 @@ TEST(of_other_mappings)
 	private = mmap(NULL, size, rw, MAP_PRIVATE, fd, 0);
 	ASSERT_NE(MAP_FAILED, shared);
 	ASSERT_NE(MAP_FAILED, private);
-	stamp_range(shared, size);
+	stamp_pages(shared, size);
 	memset(private, 1, size);
 	EXPECT_EQ(0, mark(shared, size));
 	EXPECT_EQ(0, mark(private, size));
@@ -994,7 +892,7 @@ TEST(sealed)
 	if (access(KNOBS, F_OK))
 		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
 	ASSERT_NE(MAP_FAILED, p);
-	stamp_range(p, 2 * MB);
+	stamp_pages(p, 2 * MB);
 	ASSERT_EQ(0, mprotect(p, 2 * MB, PROT_READ));
 	if (syscall(__NR_mseal, p, 2 * MB, 0))
 		SKIP(return, "no mseal()");
@@ -1014,7 +912,7 @@ TEST(of_a_vector)
 		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
 	ASSERT_LE(0, pidfd);
 	ASSERT_NE(MAP_FAILED, p);
-	stamp_range(p, 8 * MB);
+	stamp_pages(p, 8 * MB);
 	for (int i = 0; i < 4; i++)
 		iov[i] = (struct iovec){ p + 2 * i * MB, MB };
 	ASSERT_EQ(4 * (long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
@@ -1028,7 +926,7 @@ TEST(of_a_vector)
 	}
 
 	/* It ends at what is not there any more, or tells of that. */
-	stamp_range(p, 8 * MB);
+	stamp_pages(p, 8 * MB);
 	ASSERT_EQ(0, madvise(p + 2 * MB, MB, MADV_DONTNEED));
 	EXPECT_EQ((long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
 				    MADV_FREE_UNDO, 0));
@@ -1088,7 +986,7 @@ TEST(of_io_uring)
 	if (ring < 0)
 		SKIP(return, "no io_uring");
 	ASSERT_NE(MAP_FAILED, p);
-	stamp_range(p, 2 * MB);
+	stamp_pages(p, 2 * MB);
 	EXPECT_EQ(0, io_uring_madvise(ring, &params, p, MB, MADV_SPLITTABLE));
 	EXPECT_EQ(1 << 10, read_value("/proc/self/status", "VmLazy"));
 	EXPECT_EQ(0, io_uring_madvise(ring, &params, p, MB, MADV_UNSPLITTABLE));
@@ -1101,34 +999,21 @@ TEST(of_io_uring)
 
 TEST(knobs_take_their_range_and_no_more)
 {
-	static const struct {
-		const char *name, *good[3], *bad[5];
-	} values[] = {
-		{ "min_age_ms", { "0", "3600000", "1000" },
+	static const struct setting_texts values[] = {
+		{ KNOBS "min_age_ms", { "0", "3600000", "1000" },
 		  { "-1", "3600001", "1.5", "x", "99999999999" } },
-		{ "max_ranges_per_mm", { "0", "1048576", "4096" },
+		{ KNOBS "max_ranges_per_mm", { "0", "1048576", "4096" },
 		  { "-1", "1048577", "1 2", "x", "99999999999" } },
-		{ "min_range_kb", { "4", "1048576", "64" },
+		{ KNOBS "min_range_kb", { "4", "1048576", "64" },
 		  { "-1", "3", "0", "x", "1048577" } },
-		{ "policy", { "first", "fair", "fair" },
+		{ KNOBS "policy", { "first", "fair", "fair" },
 		  { "0", "fa", "fair first", "x", "[fair]" } },
 	};
-	char now[32], old[32];
 
 	if (access(KNOBS, F_OK))
 		SKIP(return, "no " KNOBS);
-	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
-		for (size_t k = 0; k < ARRAY_SIZE(values[i].good); k++)
-			ASSERT_EQ(0, write_knob(values[i].name, values[i].good[k]));
-		ASSERT_TRUE(read_knob(values[i].name, old, sizeof(old)));
-		for (size_t k = 0; k < ARRAY_SIZE(values[i].bad); k++) {
-			ASSERT_EQ(EINVAL, write_knob(values[i].name, values[i].bad[k])) {
-				TH_LOG("%s: %s", values[i].name, values[i].bad[k]);
-			}
-			ASSERT_TRUE(read_knob(values[i].name, now, sizeof(now)));
-			ASSERT_STREQ(old, now);
-		}
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+		check_texts(_metadata, &values[i]);
 }
 
 TEST_HARNESS_MAIN

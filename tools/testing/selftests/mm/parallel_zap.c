@@ -8,123 +8,31 @@
  * /proc/vmstat.
  */
 #define _GNU_SOURCE
-#include "kselftest_harness.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/mempolicy.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include "../../../../mm/gup_test.h"
-#include "vm_util.h"
+#include "harness_util.h"
 
-#define GUP_TEST "/sys/kernel/debug/gup_test"
 #define SYSFS	"/sys/kernel/mm/parallel_zap/"
-#define CGROUP	"/sys/fs/cgroup/"
 #define HUGETLB	"/sys/kernel/mm/hugepages/hugepages-2048kB/"
-#define GROUP	CGROUP "parallel_zap_test/"
-#define TRACE	"/sys/kernel/tracing/instances/parallel_zap_test/"
-#define NODE	"/sys/devices/system/node/"
+#define GROUP	CGROUP "parallel_zap_test"
+#define TRACE	TRACES "parallel_zap_test/"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE	25
-#endif
-
-#define MB	(1024 * 1024UL)
 #define PAGE	4096UL			/* x86_64, the only architecture */
 #define ROUNDS	20			/* until helpers have had a part */
 #define PATIENCE	300		/* seconds, for debug kernels in emulators */
 
-static const char * const knobs[] = {
-	"enabled", "min_ms", "chunk_mb", "helpers_per_node", "max_helpers"
+/* As much as possible is shared. */
+static const struct setting settings[] = {
+	{ SYSFS "enabled", "always" },
+	{ SYSFS "min_ms", "0" },
+	{ SYSFS "chunk_mb", "2" },
+	{ SYSFS "helpers_per_node", "16" },
+	{ SYSFS "max_helpers", "16" },
 };
-
-/* Returns 0 or the errno of the write. */
-static int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY), err = 0;
-
-	if (fd < 0)
-		return errno;
-	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		err = errno ?: EIO;
-	close(fd);
-
-	return err;
-}
-
-static bool read_text(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY);
-	ssize_t len = fd < 0 ? -1 : read(fd, buf, size - 1);
-
-	if (fd >= 0)
-		close(fd);
-	buf[len < 0 ? 0 : len] = 0;
-	buf[strcspn(buf, "\n")] = 0;
-
-	return len >= 0;
-}
-
-static int knob_write(const char *name, const char *text)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), SYSFS "%s", name);
-	return write_text(path, text);
-}
-
-/* What can be written back. */
-static void knob_read(const char *name, char *buf, size_t size)
-{
-	char path[128], *chosen;
-
-	snprintf(path, sizeof(path), SYSFS "%s", name);
-	read_text(path, buf, size);
-	chosen = strchr(buf, '[');
-	if (chosen) {
-		chosen[strcspn(chosen, "]")] = 0;
-		memmove(buf, chosen + 1, strlen(chosen));
-	}
-}
-
-/* The number of a "name number" line, or -1. */
-static long read_value(const char *path, const char *name)
-{
-	long val, result = -1;
-	FILE *f = fopen(path, "r");
-	char line[128];
-
-	while (f && fscanf(f, "%127s %ld", line, &val) == 2)
-		if (!strcmp(line, name))
-			result = val;
-	if (f)
-		fclose(f);
-
-	return result;
-}
-
-static unsigned long vm_event(const char *name)
-{
-	long val = read_value("/proc/vmstat", name);
-
-	return val < 0 ? 0 : val;
-}
 
 /* Pages of this process that are mapped. */
 static long rss(void)
@@ -147,8 +55,7 @@ static bool many_cpus(void)
 
 static char *map(size_t size)
 {
-	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = map_anon(size);
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -178,57 +85,41 @@ static bool zeroed(const char *p, size_t size)
 	return true;
 }
 
-static long group_read(const char *file, const char *name)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), GROUP "%s", file);
-	return read_value(path, name);
-}
-
-static bool group_create(void)
-{
-	write_text(CGROUP "cgroup.subtree_control", "+memory +cpu");
-	return !mkdir(GROUP, 0755) || errno == EEXIST;
-}
-
-static void group_remove(void)
-{
-	for (int i = 0; i < 1000 && rmdir(GROUP) && errno == EBUSY; i++)
-		usleep(1000);
-}
-
 static void join_group(void)
 {
-	if (write_text(GROUP "cgroup.procs", "0"))
+	if (group_write(GROUP, "cgroup.procs", "0"))
 		_exit(3);
 }
 
+/* Memory of the group, in bytes */
+static long group_anon(void)
+{
+	return group_read(GROUP, "memory.stat", "anon");
+}
+
+static bool make_group(void)
+{
+	return !group_create(GROUP, "+memory +cpu");
+}
+
 struct setup {
-	char old[ARRAY_SIZE(knobs)][32];
-	unsigned long helped;
+	char old[ARRAY_SIZE(settings)][SETTING_LEN];
+	long helped;
 };
 
-/* As much as possible is shared. False if a knob cannot be written. */
+/* False if a setting cannot be written. */
 static bool share_all(struct setup *setup)
 {
-	static const char * const values[] = { "always", "0", "2", "16", "16" };
-	bool good = true;
-
-	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++) {
-		knob_read(knobs[i], setup->old[i], sizeof(setup->old[i]));
-		good &= !knob_write(knobs[i], values[i]);
-	}
+	settings_save(settings, ARRAY_SIZE(settings), setup->old);
 	setup->helped = vm_event("zap_chunk_helper");
 
-	return good;
+	return settings_apply(settings, ARRAY_SIZE(settings));
 }
 
 static void restore(struct setup *setup)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++)
-		knob_write(knobs[i], setup->old[i]);
-	group_remove();
+	settings_restore(settings, ARRAY_SIZE(settings), setup->old);
+	group_remove(GROUP);
 }
 
 FIXTURE(zap)
@@ -238,10 +129,10 @@ FIXTURE(zap)
 
 FIXTURE_SETUP(zap)
 {
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_PARALLEL_ZAP");
+	const char *missing = skip_reason(SYSFS, "CONFIG_PARALLEL_ZAP");
+
+	if (missing)
+		SKIP(return, "%s", missing);
 	ASSERT_TRUE(share_all(&self->setup));
 }
 
@@ -254,45 +145,27 @@ FIXTURE_TEARDOWN(zap)
 
 TEST_F_TIMEOUT(zap, knobs_take_their_range_and_no_more, PATIENCE)
 {
-	static const struct {
-		const char *name, *good[3], *bad[6];
-	} values[] = {
-		{ "enabled", { "never", "exit", "always" },
-		  { "", "0", "1", "on", "all", "always exit" } },
-		{ "min_ms", { "0", "60000", "100" },
-		  { "", "-1", "60001", "1.5", "x", "99999999999" } },
-		{ "chunk_mb", { "2", "1024", "64" },
-		  { "", "-1", "0", "1", "1025", "0x" } },
-		{ "helpers_per_node", { "0", "64", "2" },
-		  { "", "-1", "65", "x", "1 2", "99999999999" } },
-		{ "max_helpers", { "0", "1024", "2" },
-		  { "", "-1", "1025", "x", "1 2", "99999999999" } },
+	static const struct setting_texts values[] = {
+		{ SYSFS "enabled", { "never", "exit", "always" },
+		  { "0", "1", "on", "all", "always exit" } },
+		{ SYSFS "min_ms", { "0", "60000", "100" },
+		  { "-1", "60001", "1.5", "x", "99999999999" } },
+		{ SYSFS "chunk_mb", { "2", "1024", "64" },
+		  { "-1", "0", "1", "1025", "0x" } },
+		{ SYSFS "helpers_per_node", { "0", "64", "2" },
+		  { "-1", "65", "x", "1 2", "99999999999" } },
+		{ SYSFS "max_helpers", { "0", "1024", "2" },
+		  { "-1", "1025", "x", "1 2", "99999999999" } },
 	};
-	char now[32];
 
-	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
-		for (size_t k = 0; k < ARRAY_SIZE(values[i].good); k++) {
-			ASSERT_EQ(0, knob_write(values[i].name, values[i].good[k]));
-			knob_read(values[i].name, now, sizeof(now));
-			ASSERT_STREQ(values[i].good[k], now);
-		}
-		for (size_t k = 0; k < ARRAY_SIZE(values[i].bad); k++) {
-			/* Nothing is written at all for an empty text. */
-			if (!*values[i].bad[k])
-				continue;
-			ASSERT_EQ(EINVAL, knob_write(values[i].name, values[i].bad[k])) {
-				TH_LOG("%s: %s", values[i].name, values[i].bad[k]);
-			}
-			knob_read(values[i].name, now, sizeof(now));
-			ASSERT_STREQ(values[i].good[2], now);
-		}
-	}
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+		check_texts(_metadata, &values[i]);
 }
 
 TEST_F_TIMEOUT(zap, munmap_is_done_when_it_returns, PATIENCE)
 {
 	const size_t size = 32 * MB;
-	unsigned long jobs = vm_event("zap_job");
+	long jobs = vm_event("zap_job");
 
 	for (int i = 0; i < ROUNDS; i++) {
 		long before = rss();
@@ -466,25 +339,21 @@ TEST_F_TIMEOUT(zap, pages_in_use_elsewhere_stay, PATIENCE)
 TEST_F_TIMEOUT(zap, pinned_pages_stay, PATIENCE)
 {
 	const size_t size = 32 * MB, pinned = MB;
-	int fd = open(GUP_TEST, O_RDWR);
 	char *copy;
 
-	if (fd < 0)
+	if (access(GUP_TEST, R_OK | W_OK))
 		SKIP(return, "no " GUP_TEST ": CONFIG_GUP_TEST, debugfs");
 	copy = map(pinned);
 	ASSERT_NE(NULL, copy);
 	for (int i = 0; i < ROUNDS; i++) {
 		char *p = map(size), *q;
-		struct pin_longterm_test pin = {
-			.addr = (unsigned long)(p + 20 * MB),
-			.size = pinned,
-			.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
-		};
 		__u64 to = (unsigned long)copy;
+		int fd;
 
 		ASSERT_NE(NULL, p);
 		stamp(p, size, i);
-		ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_START, &pin));
+		fd = pin_pages(p + 20 * MB, pinned);
+		ASSERT_GE(fd, 0);
 		ASSERT_EQ(0, munmap(p, size));
 
 		q = map(size);
@@ -493,11 +362,11 @@ TEST_F_TIMEOUT(zap, pinned_pages_stay, PATIENCE)
 		ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_READ, &to));
 		ASSERT_TRUE(stamped(copy, pinned, i + 20 * MB));
 		ASSERT_EQ(0, ioctl(fd, PIN_LONGTERM_TEST_STOP));
+		close(fd);
 		ASSERT_EQ(0, munmap(q, size));
 		if (i > 2 && HELPED())
 			break;
 	}
-	close(fd);
 	munmap(copy, pinned);
 	EXPECT_TRUE(HELPED());
 }
@@ -537,35 +406,30 @@ static void *serve(void *arg)
 
 TEST_F_TIMEOUT(zap, userfaultfd_sees_what_is_gone, PATIENCE)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffd uffd = { .fd = uffd_create(O_NONBLOCK, 0) };
 	const size_t size = 32 * MB;
-	struct uffd uffd = {};
 	pthread_t thread;
 	char *p;
 
-	uffd.fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd.fd < 0 || ioctl(uffd.fd, UFFDIO_API, &api))
+	if (uffd.fd < 0)
 		SKIP(return, "no userfaultfd");
 	p = map(size);
 	ASSERT_NE(NULL, p);
 	stamp(p, size, 1);
-	reg.range.start = (unsigned long)p;
-	reg.range.len = size;
-	ASSERT_EQ(0, ioctl(uffd.fd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, uffd_register(uffd.fd, p, size, true, false, false));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, serve, &uffd));
 
 	for (int i = 0; i < ROUNDS; i++) {
 		ASSERT_EQ(0, madvise(p, size, MADV_DONTNEED));
 		for (size_t at = i * PAGE; at < size; at += MB)
 			ASSERT_EQ(0x600d, *(unsigned long *)(p + at));
-		ASSERT_EQ((i + 1) * (size / MB), uffd.served);
+		ASSERT_EQ((i + 1) * (size / MB), (unsigned long)uffd.served);
 		if (i > 2 && HELPED())
 			break;
 		/* Enough for the next round to be shared. */
-		ioctl(uffd.fd, UFFDIO_UNREGISTER, &reg.range);
+		uffd_unregister(uffd.fd, p, size);
 		stamp(p, size, 1);
-		ASSERT_EQ(0, ioctl(uffd.fd, UFFDIO_REGISTER, &reg));
+		ASSERT_EQ(0, uffd_register(uffd.fd, p, size, true, false, false));
 	}
 	ASSERT_EQ(0, munmap(p, size));
 	uffd.stop = true;
@@ -624,41 +488,23 @@ static void map_and_unmap(size_t size)
 	}
 }
 
-static bool has_begun_to_unmap(void)
-{
-	for (int i = 0; i < 60000 && !unmaps->begun; i++)
-		usleep(1000);
-	return unmaps->begun;
-}
-
 static bool has_touched(pid_t pid)
 {
-	char path[64], text[16];
+	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
-	for (int i = 0; i < 60000; i++) {
-		if (!read_text(path, text, sizeof(text)))
-			return false;
-		if (!strcmp(text, "1"))
-			return true;
-		usleep(1000);
-	}
-	return false;
+	return wait_for(read_long(path) == 1);
 }
 
 TEST_F_TIMEOUT(zap, memory_is_free_when_wait_returns, PATIENCE)
 {
 	const size_t size = 32 * MB;
-	int status;
 
-	ASSERT_TRUE(group_create());
+	ASSERT_TRUE(make_group());
 	for (int i = 0; i < ROUNDS; i++) {
-		pid_t pid = in_group(touch_and_exit, size);
-
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_EQ(0, status);
+		ASSERT_EQ(0, wait_status(in_group(touch_and_exit, size)));
 		/* Page tables may wait for RCU; the pages may not. */
-		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+		ASSERT_LT(group_anon(), (long)(4 * MB));
 		if (i > 2 && HELPED())
 			break;
 	}
@@ -674,7 +520,7 @@ static long node_anon_pages(int node)
 	char path[64];
 
 	write_text("/proc/sys/vm/stat_refresh", "1");
-	snprintf(path, sizeof(path), NODE "node%d/vmstat", node);
+	snprintf(path, sizeof(path), NODES "node%d/vmstat", node);
 	return read_value(path, "nr_anon_pages");
 }
 
@@ -717,31 +563,29 @@ static void touch_from_two_groups(size_t size)
 	join_group();
 	for (size_t i = PAGE; i < size; i += 2 * PAGE)
 		p[i] = 1;
-	if (group_read("memory.stat", "anon") < (long)size / 4)
+	if (group_anon() < (long)size / 4)
 		_exit(4);
 	munmap(p, size);
-	_exit(group_read("memory.stat", "anon") < (long)size / 8 ? 0 : 5);
+	_exit(group_anon() < (long)size / 8 ? 0 : 5);
 }
 
 TEST_F_TIMEOUT(zap, counted_by_memcg, PATIENCE)
 {
-	int status;
 	pid_t pid;
 
-	ASSERT_TRUE(group_create());
+	ASSERT_TRUE(make_group());
 	pid = fork();
 	if (!pid)
 		touch_from_two_groups(32 * MB);
-	ASSERT_EQ(pid, waitpid(pid, &status, 0));
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, wait_status(pid));
 }
 
 TEST_F_TIMEOUT(zap, counted_by_kind, PATIENCE)
 {
 	const size_t size = 32 * MB;
-	const unsigned long slack = size / PAGE / 8;
+	const long slack = size / PAGE / 8;
 	int fd = memfd_create("zap", 0);
-	unsigned long anon, mapped;
+	long anon, mapped;
 	char *p;
 
 	ASSERT_GE(fd, 0);
@@ -770,24 +614,22 @@ TEST_F_TIMEOUT(zap, counted_by_kind, PATIENCE)
 TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
 {
 	const size_t size = 32 * MB;
-	int status;
 
 	unmaps = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, unmaps);
-	ASSERT_TRUE(group_create());
+	ASSERT_TRUE(make_group());
 	for (int i = 0; i < ROUNDS; i++) {
 		pid_t pid;
 
 		unmaps->begun = 0;
 		pid = in_group(map_and_unmap, size);
 		ASSERT_LT(0, pid);
-		ASSERT_TRUE(has_begun_to_unmap());
+		ASSERT_TRUE(wait_for(unmaps->begun));
 		usleep(i * 2000);
 		ASSERT_EQ(0, kill(pid, SIGKILL));
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_TRUE(WIFSIGNALED(status));
-		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+		ASSERT_TRUE(WIFSIGNALED(wait_status(pid)));
+		ASSERT_LT(group_anon(), (long)(4 * MB));
 	}
 	munmap(unmaps, PAGE);
 	EXPECT_TRUE(HELPED());
@@ -795,19 +637,15 @@ TEST_F_TIMEOUT(zap, killed_while_it_unmaps, PATIENCE)
 
 TEST_F_TIMEOUT(zap, oom_victims_go_on_alone, PATIENCE)
 {
-	unsigned long refused = vm_event("zap_refused_pressure");
-	unsigned long kills = vm_event("oom_kill");
-	int status;
+	long refused = vm_event("zap_refused_pressure");
+	long kills = vm_event("oom_kill");
 
-	ASSERT_TRUE(group_create());
-	ASSERT_EQ(0, write_text(GROUP "memory.swap.max", "0") & ~ENOENT);
-	ASSERT_EQ(0, write_text(GROUP "memory.max", "67108864"));
+	ASSERT_TRUE(make_group());
+	ASSERT_EQ(0, group_write(GROUP, "memory.swap.max", "0") & ~ENOENT);
+	ASSERT_EQ(0, group_write(GROUP, "memory.max", "67108864"));
 	for (int i = 0; i < 5; i++) {
-		pid_t pid = in_group(touch_and_exit, 256 * MB);
-
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_TRUE(WIFSIGNALED(status));
-		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+		ASSERT_TRUE(WIFSIGNALED(wait_status(in_group(touch_and_exit, 256 * MB))));
+		ASSERT_LT(group_anon(), (long)(4 * MB));
 	}
 	EXPECT_GE(vm_event("oom_kill"), kills + 5);
 	EXPECT_GT(vm_event("zap_refused_pressure"), refused);
@@ -816,9 +654,8 @@ TEST_F_TIMEOUT(zap, oom_victims_go_on_alone, PATIENCE)
 TEST_F_TIMEOUT(zap, reaped_while_it_exits, PATIENCE)
 {
 	const size_t size = 32 * MB;
-	int status;
 
-	ASSERT_TRUE(group_create());
+	ASSERT_TRUE(make_group());
 	for (int i = 0; i < ROUNDS; i++) {
 		pid_t pid = in_group(touch_and_wait, size);
 		int fd = syscall(__NR_pidfd_open, pid, 0);
@@ -832,88 +669,71 @@ TEST_F_TIMEOUT(zap, reaped_while_it_exits, PATIENCE)
 		if (syscall(__NR_process_mrelease, fd, 0))
 			ASSERT_TRUE(errno == ESRCH || errno == EAGAIN);
 		close(fd);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_TRUE(WIFSIGNALED(status));
-		ASSERT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+		ASSERT_TRUE(WIFSIGNALED(wait_status(pid)));
+		ASSERT_LT(group_anon(), (long)(4 * MB));
 	}
 }
 
 TEST_F_TIMEOUT(zap, many_exit_at_once, PATIENCE)
 {
 	pid_t pids[64];
-	int status;
 
-	ASSERT_TRUE(group_create());
+	ASSERT_TRUE(make_group());
 	for (int i = 0; i < 64; i++)
 		pids[i] = in_group(touch_and_wait, 4 * MB);
 	for (int i = 0; i < 64; i++)
 		ASSERT_TRUE(has_touched(pids[i]));
-	ASSERT_EQ(0, write_text(GROUP "cgroup.kill", "1"));
-	for (int i = 0; i < 64; i++) {
-		ASSERT_EQ(pids[i], waitpid(pids[i], &status, 0));
-		ASSERT_TRUE(WIFSIGNALED(status));
-	}
-	EXPECT_LT(group_read("memory.stat", "anon"), (long)(4 * MB));
+	ASSERT_EQ(0, group_write(GROUP, "cgroup.kill", "1"));
+	for (int i = 0; i < 64; i++)
+		ASSERT_TRUE(WIFSIGNALED(wait_status(pids[i])));
+	EXPECT_LT(group_anon(), (long)(4 * MB));
 }
 
 /* CPU time that the group was not given is not used for it by anybody. */
 TEST_F_TIMEOUT(zap, quota_is_not_escaped, PATIENCE)
 {
-	unsigned long refused = vm_event("zap_refused_quota");
-	unsigned long chunks = vm_event("zap_chunk_helper");
-	unsigned long usecs = vm_event("zap_helper_usecs");
-	int status;
+	long refused = vm_event("zap_refused_quota");
+	long chunks = vm_event("zap_chunk_helper");
+	long usecs = vm_event("zap_helper_usecs");
 	pid_t pid;
 
-	ASSERT_TRUE(group_create());
-	if (write_text(GROUP "cpu.max", "50000 100000"))
+	ASSERT_TRUE(make_group());
+	if (group_write(GROUP, "cpu.max", "50000 100000"))
 		SKIP(return, "no cpu.max");
-	for (int i = 0; i < 3; i++) {
-		pid = in_group(touch_and_exit, 32 * MB);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_EQ(0, status);
-	}
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(0, wait_status(in_group(touch_and_exit, 32 * MB)));
 	EXPECT_GT(vm_event("zap_refused_quota"), refused);
 	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
 	EXPECT_EQ(vm_event("zap_helper_usecs"), usecs);
 	/* All of the work was the group's, and it was throttled for it. */
-	EXPECT_GT(group_read("cpu.stat", "nr_throttled"), 0);
+	EXPECT_GT(group_read(GROUP, "cpu.stat", "nr_throttled"), 0);
 
 	/* Without a quota it is shared again. */
-	ASSERT_EQ(0, write_text(GROUP "cpu.max", "max"));
+	ASSERT_EQ(0, group_write(GROUP, "cpu.max", "max"));
 	for (int i = 0; i < ROUNDS && !HELPED(); i++) {
 		pid = in_group(touch_and_exit, 32 * MB);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
 	}
 	EXPECT_TRUE(HELPED());
 }
 
 static void touch_on_one_cpu(size_t size)
 {
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(sched_getcpu(), &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
+	if (run_on_cpu(sched_getcpu()))
 		_exit(2);
 	touch_and_exit(size);
 }
 
 TEST_F_TIMEOUT(zap, affinity_is_obeyed, PATIENCE)
 {
-	unsigned long refused = vm_event("zap_refused_cpuset");
-	unsigned long chunks = vm_event("zap_chunk_helper");
-	int status;
-	pid_t pid;
+	long refused = vm_event("zap_refused_cpuset");
+	long chunks = vm_event("zap_chunk_helper");
 
 	if (!many_cpus())
 		SKIP(return, "one CPU");
-	ASSERT_TRUE(group_create());
-	for (int i = 0; i < 3; i++) {
-		pid = in_group(touch_on_one_cpu, 32 * MB);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_EQ(0, status);
-	}
+	ASSERT_TRUE(make_group());
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(0, wait_status(in_group(touch_on_one_cpu, 32 * MB)));
 	EXPECT_GT(vm_event("zap_refused_cpuset"), refused);
 	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
 }
@@ -931,13 +751,10 @@ static void touch_on_node0(size_t size)
 static pid_t run_on_and_off(int cpu)
 {
 	pid_t pid = fork();
-	cpu_set_t set;
 
 	if (pid)
 		return pid;
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
+	if (run_on_cpu(cpu))
 		_exit(2);
 	for (unsigned long i = 0; ; i++)
 		if (!(i % 1000000))
@@ -947,38 +764,32 @@ static pid_t run_on_and_off(int cpu)
 /* Whose owner may only use one node, does not get to the other one by proxy. */
 TEST_F_TIMEOUT(zap, helpers_stay_on_their_node, PATIENCE)
 {
-	int status, first, last, cpu, helpers = 0;
+	int first, last, cpu, helpers = 0;
 	pid_t others[CPU_SETSIZE];
 	char text[256], *at;
 	FILE *trace;
-	pid_t pid;
 
-	if (access(NODE "node1", F_OK) ||
-	    !read_text(NODE "node0/cpulist", text, sizeof(text)) ||
+	if (access(NODES "node1", F_OK) ||
+	    !read_text(NODES "node0/cpulist", text, sizeof(text)) ||
 	    sscanf(text, "%d-%d", &first, &last) != 2 || strchr(text, ','))
 		SKIP(return, "needs two nodes, the first with several CPUs in a row");
 	CPU_ZERO(&node0_cpus);
 	for (cpu = first; cpu <= last; cpu++)
 		CPU_SET(cpu, &node0_cpus);
-	if (mkdir(TRACE, 0755) && errno != EEXIST)
+	if (make_dir(TRACE))
 		SKIP(return, "no " TRACE);
 
-	ASSERT_EQ(0, write_text(TRACE "events/parallel_zap/zap_helper_leave/enable", "1"));
-	ASSERT_EQ(0, knob_write("chunk_mb", "8"));
-	ASSERT_TRUE(group_create());
+	ASSERT_EQ(0, trace_event(TRACE, "parallel_zap/zap_helper_leave", NULL));
+	ASSERT_EQ(0, write_text(SYSFS "chunk_mb", "8"));
+	ASSERT_TRUE(make_group());
 	for (cpu = first; cpu <= last; cpu++) {
 		others[cpu] = run_on_and_off(cpu);
 		ASSERT_LT(0, others[cpu]);
 	}
-	for (int i = 0; i < 2 * ROUNDS; i++) {
-		pid = in_group(touch_on_node0, 32 * MB);
-		EXPECT_EQ(pid, waitpid(pid, &status, 0));
-		EXPECT_EQ(0, status);
-	}
-	for (cpu = first; cpu <= last; cpu++) {
-		kill(others[cpu], SIGKILL);
-		waitpid(others[cpu], NULL, 0);
-	}
+	for (int i = 0; i < 2 * ROUNDS; i++)
+		EXPECT_EQ(0, wait_status(in_group(touch_on_node0, 32 * MB)));
+	for (cpu = first; cpu <= last; cpu++)
+		kill_and_wait(others[cpu]);
 
 	trace = fopen(TRACE "trace", "r");
 	ASSERT_NE(NULL, trace);
@@ -1037,16 +848,12 @@ TEST_F_TIMEOUT(zap, priority_is_not_inverted, PATIENCE)
 	void (* const classes[])(size_t size) = {
 		touch_as_realtime, touch_as_idle, touch_as_preferred, touch_as_nice
 	};
-	unsigned long chunks = vm_event("zap_chunk_helper"), refused;
-	int status;
-	pid_t pid;
+	long chunks = vm_event("zap_chunk_helper"), refused;
 
-	ASSERT_TRUE(group_create());
+	ASSERT_TRUE(make_group());
 	for (size_t i = 0; i < ARRAY_SIZE(classes); i++) {
 		refused = vm_event("zap_refused_priority");
-		pid = in_group(classes[i], 32 * MB);
-		ASSERT_EQ(pid, waitpid(pid, &status, 0));
-		ASSERT_EQ(0, status);
+		ASSERT_EQ(0, wait_status(in_group(classes[i], 32 * MB)));
 		EXPECT_GT(vm_event("zap_refused_priority"), refused);
 	}
 	EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
@@ -1054,14 +861,16 @@ TEST_F_TIMEOUT(zap, priority_is_not_inverted, PATIENCE)
 
 TEST_F_TIMEOUT(zap, caps_are_obeyed, PATIENCE)
 {
-	static const char * const caps[] = { "max_helpers", "helpers_per_node" };
-	unsigned long refused, chunks;
+	static const char * const caps[] = {
+		SYSFS "max_helpers", SYSFS "helpers_per_node"
+	};
+	long refused, chunks;
 	const size_t size = 32 * MB;
 
 	for (size_t i = 0; i < ARRAY_SIZE(caps); i++) {
 		refused = vm_event("zap_refused_cap");
 		chunks = vm_event("zap_chunk_helper");
-		ASSERT_EQ(0, knob_write(caps[i], "0"));
+		ASSERT_EQ(0, write_text(caps[i], "0"));
 		/* Where no CPU is idle just now, that is why. */
 		for (int tries = 0; tries < 50; tries++) {
 			char *p = map(size);
@@ -1075,18 +884,18 @@ TEST_F_TIMEOUT(zap, caps_are_obeyed, PATIENCE)
 		if (many_cpus())
 			EXPECT_GT(vm_event("zap_refused_cap"), refused);
 		EXPECT_EQ(vm_event("zap_chunk_helper"), chunks);
-		ASSERT_EQ(0, knob_write(caps[i], "16"));
+		ASSERT_EQ(0, write_text(caps[i], "16"));
 	}
 }
 
 /* What is off, or not worth it, is not shared. */
 TEST_F_TIMEOUT(zap, off_is_off, PATIENCE)
 {
-	unsigned long jobs = vm_event("zap_job");
+	long jobs = vm_event("zap_job");
 	const size_t size = 32 * MB;
 	char *p;
 
-	ASSERT_EQ(0, knob_write("enabled", "exit"));
+	ASSERT_EQ(0, write_text(SYSFS "enabled", "exit"));
 	p = map(size);
 	ASSERT_NE(NULL, p);
 	stamp(p, size, 0);
@@ -1095,13 +904,13 @@ TEST_F_TIMEOUT(zap, off_is_off, PATIENCE)
 	ASSERT_EQ(0, munmap(p, size));
 	EXPECT_EQ(vm_event("zap_job"), jobs);
 
-	ASSERT_EQ(0, knob_write("enabled", "never"));
-	ASSERT_TRUE(group_create());
+	ASSERT_EQ(0, write_text(SYSFS "enabled", "never"));
+	ASSERT_TRUE(make_group());
 	ASSERT_GT(waitpid(in_group(touch_and_exit, size), NULL, 0), 0);
 	EXPECT_EQ(vm_event("zap_job"), jobs);
 
-	ASSERT_EQ(0, knob_write("enabled", "always"));
-	ASSERT_EQ(0, knob_write("min_ms", "60000"));
+	ASSERT_EQ(0, write_text(SYSFS "enabled", "always"));
+	ASSERT_EQ(0, write_text(SYSFS "min_ms", "60000"));
 	ASSERT_GT(waitpid(in_group(touch_and_exit, size), NULL, 0), 0);
 	EXPECT_EQ(vm_event("zap_job"), jobs);
 }
@@ -1125,7 +934,6 @@ static const char *race_once(struct racer *r)
 	unsigned long seed = rand_r(&r->seed);
 	size_t from, len;
 	char *p = map(RACE_BYTES), *q;
-	int status;
 	pid_t pid;
 
 	if (!p)
@@ -1154,7 +962,7 @@ static const char *race_once(struct racer *r)
 		pid = fork();
 		if (!pid)
 			_exit(!stamped(p, RACE_BYTES, seed));
-		if (pid > 0 && (waitpid(pid, &status, 0) != pid || status))
+		if (pid > 0 && wait_status(pid))
 			return "wrong in a child";
 		break;
 	case 3:
@@ -1205,7 +1013,7 @@ static void nothing(int round)
 
 static void hotplug(int round)
 {
-	write_text("/sys/devices/system/cpu/cpu1/online", round & 1 ? "1" : "0");
+	set_cpu_online(1, round & 1);
 	usleep(100000);
 }
 
@@ -1213,8 +1021,8 @@ static void switch_knobs(int round)
 {
 	static const char * const values[] = { "never", "exit", "always" };
 
-	knob_write("enabled", values[round % 3]);
-	knob_write("chunk_mb", round & 1 ? "2" : "4");
+	write_text(SYSFS "enabled", values[round % 3]);
+	write_text(SYSFS "chunk_mb", round & 1 ? "2" : "4");
 	usleep(50000);
 }
 
@@ -1232,19 +1040,18 @@ FIXTURE_VARIANT_ADD(race, reclaim) { .disturb = take_pages, .rounds = 20 };
 
 FIXTURE_SETUP(race)
 {
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_PARALLEL_ZAP");
-	if (variant->disturb == hotplug &&
-	    access("/sys/devices/system/cpu/cpu1/online", W_OK))
+	const char *missing = skip_reason(SYSFS, "CONFIG_PARALLEL_ZAP");
+
+	if (missing)
+		SKIP(return, "%s", missing);
+	if (variant->disturb == hotplug && !cpu1_can_unplug())
 		SKIP(return, "no CPU to unplug");
 	ASSERT_TRUE(share_all(&self->setup));
 }
 
 FIXTURE_TEARDOWN(race)
 {
-	write_text("/sys/devices/system/cpu/cpu1/online", "1");
+	set_cpu_online(1, true);
 	restore(&self->setup);
 }
 

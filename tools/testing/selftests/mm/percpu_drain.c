@@ -8,80 +8,23 @@
  * the trace events csd_queue_cpu and workqueue_queue_work.
  */
 #define _GNU_SOURCE
-#include "kselftest_harness.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/mempolicy.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include "vm_util.h"
+#include "harness_util.h"
 
 #define SYSFS		"/sys/kernel/mm/percpu_drain/"
-#define TRACE		"/sys/kernel/tracing/instances/percpu_drain_test/"
-#define CGROUP		"/sys/fs/cgroup/"
-#define THP		"/sys/kernel/mm/transparent_hugepage/"
+#define TRACE		TRACES "percpu_drain_test/"
 #define ZRAM		"/sys/class/zram-control/"
 #define SLAB_SHRINK	"/sys/kernel/slab/kmalloc-64/shrink"
-#define NODE1		"/sys/devices/system/node/node1"
-#define MEMORY		"/sys/devices/system/memory/"
-#define PARTITION	CGROUP "percpu_drain_test/"
+#define NODE1		NODES "node1"
+#define PARTITION	CGROUP "percpu_drain_test"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE	25
-#endif
-
-/* Returns 0 or the errno of the write. */
-static int write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY), err = 0;
-
-	if (fd < 0)
-		return errno;
-	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		err = errno ?: EIO;
-	close(fd);
-
-	return err;
-}
-
-static int write_long(const char *path, long val)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%ld", val);
-	return write_text(path, text);
-}
-
-static bool read_text(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY);
-	ssize_t len = fd < 0 ? -1 : read(fd, buf, size - 1);
-
-	if (fd >= 0)
-		close(fd);
-	buf[len < 0 ? 0 : len] = 0;
-	buf[strcspn(buf, "\n")] = 0;
-
-	return len >= 0;
-}
-
-static long read_long(const char *path)
-{
-	char buf[64];
-
-	return read_text(path, buf, sizeof(buf)) ? atol(buf) : -1;
-}
+static const struct setting knobs[] = {
+	{ SYSFS "isolated_cache", "0", .max = 1 },
+	{ SYSFS "filter_threshold_percent", .max = 100 },
+};
 
 /* The first and the last CPU of the only or last range in a file. */
 static bool read_range(const char *path, int *first, int *last)
@@ -99,35 +42,19 @@ static bool read_range(const char *path, int *first, int *last)
 	return true;
 }
 
-static int run_on(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	return sched_setaffinity(0, sizeof(set), &set);
-}
-
 /* What reached the CPUs from @first to @last is recorded from now on. */
 static bool trace_start(int first, int last)
 {
 	static const char * const events[] = {
 		"csd/csd_queue_cpu", "workqueue/workqueue_queue_work"
 	};
-	char path[128], filter[64];
+	char filter[64];
 
-	if (mkdir(TRACE, 0755) && errno != EEXIST)
-		return false;
 	write_text(TRACE "tracing_on", "0");
 	snprintf(filter, sizeof(filter), "cpu>=%d && cpu<=%d", first, last);
-	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
-		snprintf(path, sizeof(path), TRACE "events/%s/filter", events[i]);
-		if (write_text(path, filter))
+	for (size_t i = 0; i < ARRAY_SIZE(events); i++)
+		if (trace_event(TRACE, events[i], filter))
 			return false;
-		snprintf(path, sizeof(path), TRACE "events/%s/enable", events[i]);
-		if (write_text(path, "1"))
-			return false;
-	}
 	close(open(TRACE "trace", O_WRONLY | O_TRUNC));
 	return !write_text(TRACE "tracing_on", "1");
 }
@@ -159,8 +86,7 @@ static int trace_count(const char *functions)
 static int use_memory(void)
 {
 	size_t page = getpagesize(), i;
-	char *p = mmap(NULL, 16 * page, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = map_anon(16 * page);
 	int fd = memfd_create("percpu_drain", 0);
 	struct pollfd fds[30 + 6];
 
@@ -188,19 +114,23 @@ static int use_memory(void)
 	return 0;
 }
 
-static int use_memory_on(int cpu)
+/* In a cgroup, unless it is NULL: a CPU of a partition is in no other one. */
+static int use_memory_in(const char *group, int cpu)
 {
-	int status = -1;
 	pid_t pid = fork();
 
 	if (!pid) {
-		if (run_on(cpu))
+		if ((group && group_write(group, "cgroup.procs", "0")) ||
+		    run_on_cpu(cpu))
 			exit(2);
 		exit(use_memory());
 	}
-	waitpid(pid, &status, 0);
+	return wait_status(pid);
+}
 
-	return status;
+static int use_memory_on(int cpu)
+{
+	return use_memory_in(NULL, cpu);
 }
 
 /* The loads, each of which drains something everywhere on stock kernels. */
@@ -250,8 +180,7 @@ static int load_fadvise(void)
 static int load_collapse(void)
 {
 	long huge = read_long(THP "hpage_pmd_size");
-	char *p = mmap(NULL, 2 * huge, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = map_anon(2 * huge);
 	char *q = (char *)(((unsigned long)p + huge - 1) & ~(huge - 1));
 	int err = ENOMEM, i;
 
@@ -270,8 +199,7 @@ static int load_collapse(void)
 
 static int load_move_pages(void)
 {
-	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = map_anon(4096);
 	void *pages[] = { p };
 	int nodes[] = { 0 }, status[1];
 
@@ -285,8 +213,7 @@ static int load_move_pages(void)
 
 static int load_mbind(void)
 {
-	char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = map_anon(4096);
 	unsigned long node = 1;
 
 	*p = 1;
@@ -299,14 +226,13 @@ static int load_mbind(void)
 
 static int load_reclaim(void)
 {
-	char path[] = CGROUP "percpu_drain_reclaim";
-	int err;
+	const char *group = CGROUP "percpu_drain_reclaim";
+	int err = group_create(group, "+memory");
 
-	write_text(CGROUP "cgroup.subtree_control", "+memory");
-	if (mkdir(path, 0755) && errno != EEXIST)
-		return errno;
-	err = write_text(CGROUP "percpu_drain_reclaim/memory.reclaim", "4096");
-	rmdir(path);
+	if (err)
+		return err;
+	err = group_write(group, "memory.reclaim", "4096");
+	group_remove(group);
 
 	/* There is nothing to reclaim. */
 	return err == EAGAIN ? 0 : err;
@@ -366,82 +292,61 @@ static bool drains_folios(const struct load *load)
 
 FIXTURE(knobs)
 {
-	long isolated_cache, threshold;
+	char old[ARRAY_SIZE(knobs)][SETTING_LEN];
 };
 
 FIXTURE_SETUP(knobs)
 {
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_PERCPU_DRAIN");
-	self->isolated_cache = read_long(SYSFS "isolated_cache");
-	self->threshold = read_long(SYSFS "filter_threshold_percent");
+	const char *missing = skip_reason(SYSFS, "CONFIG_PERCPU_DRAIN");
+
+	if (missing)
+		SKIP(return, "%s", missing);
+	ASSERT_TRUE(settings_save(knobs, ARRAY_SIZE(knobs), self->old));
 }
 
 FIXTURE_TEARDOWN(knobs)
 {
-	EXPECT_EQ(write_long(SYSFS "isolated_cache", self->isolated_cache), 0);
-	EXPECT_EQ(write_long(SYSFS "filter_threshold_percent",
-			     self->threshold), 0);
+	EXPECT_TRUE(settings_restore(knobs, ARRAY_SIZE(knobs), self->old));
 }
 
 TEST_F(knobs, take_their_range_and_no_more)
 {
-	static const struct {
-		const char *path;
-		long max;
-	} knobs[] = {
-		{ SYSFS "isolated_cache", 1 },
-		{ SYSFS "filter_threshold_percent", 100 },
-	};
-	static const char * const bad[] = {
-		"\n", "-1", "x", "1x", "0 1", "0.5", "0x1", "4294967296",
-		"99999999999999999999999999",
-	};
-
 	for (size_t k = 0; k < ARRAY_SIZE(knobs); k++) {
 		for (long val = 0; val <= knobs[k].max; val++) {
 			EXPECT_EQ(write_long(knobs[k].path, val), 0);
 			EXPECT_EQ(read_long(knobs[k].path), val);
 		}
-		EXPECT_EQ(write_long(knobs[k].path, knobs[k].max + 1), EINVAL);
-		for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-			EXPECT_EQ(write_text(knobs[k].path, bad[i]), EINVAL)
-				TH_LOG("%s took '%s'", knobs[k].path, bad[i]);
-			EXPECT_EQ(read_long(knobs[k].path), knobs[k].max);
-		}
-		EXPECT_EQ(write_text(knobs[k].path, "0\n"), 0);
-		EXPECT_EQ(read_long(knobs[k].path), 0);
+		check_range(_metadata, &knobs[k]);
 	}
 }
 
 FIXTURE(isolated)
 {
 	int first, last;	/* isolated CPUs */
-	long isolated_cache, rt_runtime, overcommit;
+	char old[ARRAY_SIZE(knobs)][SETTING_LEN];
+	long rt_runtime, overcommit;
 	char fair_server[96], fair_runtime[64];
 };
 
 static void partition_remove(void)
 {
-	write_text(PARTITION "cpuset.cpus.partition", "member");
-	rmdir(PARTITION);
+	group_write(PARTITION, "cpuset.cpus.partition", "member");
+	group_remove(PARTITION);
 }
 
 FIXTURE_SETUP(isolated)
 {
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_PERCPU_DRAIN");
+	const char *missing = skip_reason(SYSFS, "CONFIG_PERCPU_DRAIN");
+
+	if (missing)
+		SKIP(return, "%s", missing);
 	if (!read_range("/sys/devices/system/cpu/isolated",
 			&self->first, &self->last))
 		SKIP(return, "no isolated CPU: boot with isolcpus=");
 	if (access("/sys/kernel/tracing/instances", F_OK))
 		SKIP(return, "no tracefs at /sys/kernel/tracing");
 
-	self->isolated_cache = read_long(SYSFS "isolated_cache");
+	ASSERT_TRUE(settings_save(knobs, ARRAY_SIZE(knobs), self->old));
 	self->overcommit = read_long("/proc/sys/vm/overcommit_memory");
 	self->rt_runtime = read_long("/proc/sys/kernel/sched_rt_runtime_us");
 	snprintf(self->fair_server, sizeof(self->fair_server),
@@ -451,8 +356,8 @@ FIXTURE_SETUP(isolated)
 		  sizeof(self->fair_runtime));
 	/* Without a message for each. */
 	write_text("/proc/sys/vm/drop_caches", "4");
-	ASSERT_EQ(write_long(SYSFS "isolated_cache", 0), 0);
-	ASSERT_EQ(run_on(0), 0);
+	ASSERT_TRUE(settings_apply(knobs, ARRAY_SIZE(knobs)));
+	ASSERT_EQ(run_on_cpu(0), 0);
 }
 
 FIXTURE_TEARDOWN(isolated)
@@ -463,7 +368,7 @@ FIXTURE_TEARDOWN(isolated)
 	write_text(self->fair_server, self->fair_runtime);
 	write_long("/proc/sys/kernel/sched_rt_runtime_us", self->rt_runtime);
 	write_long("/proc/sys/vm/overcommit_memory", self->overcommit);
-	EXPECT_EQ(write_long(SYSFS "isolated_cache", self->isolated_cache), 0);
+	EXPECT_TRUE(settings_restore(knobs, ARRAY_SIZE(knobs), self->old));
 }
 
 /*
@@ -549,17 +454,11 @@ static pid_t start_spinning(int cpu)
 	pid_t pid = fork();
 
 	if (!pid) {
-		run_on(cpu);
+		run_on_cpu(cpu);
 		for (;;)
 			;
 	}
 	return pid;
-}
-
-static void kill_and_wait(pid_t pid)
-{
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
 }
 
 /* A CPU in user mode may be about to walk, if RCU cannot tell where it is. */
@@ -602,7 +501,7 @@ static pid_t start_hog(int cpu)
 		return -1;
 	pid = fork();
 	if (!pid) {
-		if (run_on(cpu) || use_memory() ||
+		if (run_on_cpu(cpu) || use_memory() ||
 		    sched_setscheduler(0, SCHED_FIFO, &param) ||
 		    write(fds[1], "1", 1) != 1)
 			exit(1);
@@ -669,10 +568,9 @@ TEST_F_TIMEOUT(isolated, callers_do_not_wait_behind_a_hog, 300)
 /* Makes a cpuset with this CPU; false if there can be none. */
 static bool partition_make(int cpu)
 {
-	write_text(CGROUP "cgroup.subtree_control", "+cpuset");
-	if (mkdir(PARTITION, 0755) && errno != EEXIST)
+	if (group_create(PARTITION, "+cpuset"))
 		return false;
-	if (!write_long(PARTITION "cpuset.cpus", cpu))
+	if (!write_long(PARTITION "/cpuset.cpus", cpu))
 		return true;
 	rmdir(PARTITION);
 
@@ -681,23 +579,7 @@ static bool partition_make(int cpu)
 
 static int partition_type(const char *type)
 {
-	return write_text(PARTITION "cpuset.cpus.partition", type);
-}
-
-/* Whoever is in a partition is in none of the others' CPUs. */
-static int use_memory_in_partition(int cpu)
-{
-	int status = -1;
-	pid_t pid = fork();
-
-	if (!pid) {
-		if (write_text(PARTITION "cgroup.procs", "0") || run_on(cpu))
-			exit(2);
-		exit(use_memory());
-	}
-	waitpid(pid, &status, 0);
-
-	return status;
+	return group_write(PARTITION, "cpuset.cpus.partition", type);
 }
 
 /* A CPU that becomes isolated is drained once, and holds nothing after. */
@@ -720,7 +602,7 @@ TEST_F_TIMEOUT(isolated, partitions_are_drained, 300)
 	EXPECT_EQ(count, 1);
 
 	ASSERT_EQ(load_drop_caches(), 0);
-	ASSERT_EQ(use_memory_in_partition(1), 0);
+	ASSERT_EQ(use_memory_in(PARTITION, 1), 0);
 	ASSERT_TRUE(trace_start(1, 1));
 	EXPECT_EQ(load_drop_caches(), 0);
 	EXPECT_EQ(trace_count(LRU_WORK), 0);
@@ -742,13 +624,12 @@ TEST_F_TIMEOUT(isolated, partitions_are_drained, 300)
 #define ROUNDS 100
 
 /* Blocks of movable memory that can go offline, if nobody holds their pages. */
-static bool removable[1024];
+static bool removable[MEMORY_BLOCKS];
 static unsigned long block_bytes;
 
 static bool is_removable(long block)
 {
-	return block >= 0 && block < (long)ARRAY_SIZE(removable) &&
-	       removable[block];
+	return block >= 0 && block < MEMORY_BLOCKS && removable[block];
 }
 
 /* The block of memory that has this page, or -1. */
@@ -759,14 +640,6 @@ static long block_of(char *page)
 
 	close(fd);
 	return pfn == -1UL ? -1L : (long)(pfn * getpagesize() / block_bytes);
-}
-
-static int write_block(long block, const char *state)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), MEMORY "memory%ld/state", block);
-	return write_text(path, state);
 }
 
 static int set_block_offline(long block)
@@ -782,17 +655,15 @@ static int set_block_offline(long block)
 /* Others have a page that boot took, or a part that firmware has. */
 static bool find_removable_blocks(void)
 {
-	char path[64], buf[64];
 	bool found = false;
-	long block;
+	char buf[64];
 
-	if (!read_text(MEMORY "block_size_bytes", buf, sizeof(buf)))
+	if (!read_text("/sys/devices/system/memory/block_size_bytes", buf,
+		       sizeof(buf)))
 		return false;
 	block_bytes = strtoul(buf, NULL, 16);
-	for (block = 0; block < (long)ARRAY_SIZE(removable); block++) {
-		snprintf(path, sizeof(path), MEMORY "memory%ld/valid_zones", block);
-		if (!read_text(path, buf, sizeof(buf)) || strcmp(buf, "Movable") ||
-		    set_block_offline(block))
+	for (long block = 0; block < MEMORY_BLOCKS; block++) {
+		if (!block_is_movable(block) || set_block_offline(block))
 			continue;
 		removable[block] = !write_block(block, "online_movable");
 		found |= removable[block];
@@ -816,7 +687,7 @@ static void *use_page(void *arg)
 	char buf[4096] = "";
 	unsigned long i;
 
-	if (run_on(user->cpu))
+	if (run_on_cpu(user->cpu))
 		return (void *)2L;
 	for (i = 0; i < USER_BYTES / 4096; i++) {
 		user->page = user->pages + i * 4096;
@@ -858,7 +729,7 @@ static void give_back(struct page_user *user)
 
 FIXTURE(drained)
 {
-	long isolated_cache;
+	char old[ARRAY_SIZE(knobs)][SETTING_LEN];
 };
 
 FIXTURE_VARIANT(drained)
@@ -871,24 +742,24 @@ FIXTURE_VARIANT_ADD(drained, hold_nothing) { .isolated_cache = 0 };
 
 FIXTURE_SETUP(drained)
 {
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_PERCPU_DRAIN");
-	self->isolated_cache = read_long(SYSFS "isolated_cache");
+	const char *missing = skip_reason(SYSFS, "CONFIG_PERCPU_DRAIN");
+
+	if (missing)
+		SKIP(return, "%s", missing);
+	ASSERT_TRUE(settings_save(knobs, ARRAY_SIZE(knobs), self->old));
 	ASSERT_EQ(write_long(SYSFS "isolated_cache", variant->isolated_cache), 0);
-	ASSERT_EQ(run_on(0), 0);
+	ASSERT_EQ(run_on_cpu(0), 0);
 }
 
 FIXTURE_TEARDOWN(drained)
 {
-	EXPECT_EQ(write_long(SYSFS "isolated_cache", self->isolated_cache), 0);
+	EXPECT_TRUE(settings_restore(knobs, ARRAY_SIZE(knobs), self->old));
 }
 
 TEST_F_TIMEOUT(drained, pages_move_and_files_are_sealed, 300)
 {
 	long nr_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	bool two_nodes = !access("/sys/devices/system/node/node1", F_OK);
+	bool two_nodes = !access(NODE1, F_OK);
 	int round, status[1], node[1], moved = 0;
 
 	for (round = 0; round < ROUNDS; round++) {
@@ -971,9 +842,8 @@ static void *use_stamped(void *arg)
 
 	for (turn = 0; !stop && !differ; turn++) {
 		/* It may be offline or another's. */
-		run_on((id + turn) % nr_cpus);
-		p = mmap(NULL, nr * page, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		run_on_cpu((id + turn) % nr_cpus);
+		p = (unsigned long *)map_anon(nr * page);
 		if (p == MAP_FAILED)
 			continue;
 		for (i = 0; i < nr; i++)
@@ -1025,16 +895,14 @@ static void *plug_cpus(void *arg)
 {
 	long nr = sysconf(_SC_NPROCESSORS_CONF), done = 0;
 	unsigned int i = 0;
-	char path[64];
 
 	do {
 		/* CPU 1 and the last, which may be isolated. */
-		snprintf(path, sizeof(path),
-			 "/sys/devices/system/cpu/cpu%ld/online",
-			 i++ & 1 ? nr - 1 : 1);
-		done += !write_text(path, "0");
+		int cpu = i++ & 1 ? nr - 1 : 1;
+
+		done += !set_cpu_online(cpu, false);
 		usleep(1000);
-		while (write_text(path, "1") == EBUSY)
+		while (set_cpu_online(cpu, true) == EBUSY)
 			usleep(1000);
 	} while (!stop);
 	return (void *)done;
@@ -1054,7 +922,7 @@ static void *change_partition(void *arg)
 
 FIXTURE(race)
 {
-	long isolated_cache, threshold;
+	char old[ARRAY_SIZE(knobs)][SETTING_LEN];
 };
 
 FIXTURE_VARIANT(race)
@@ -1068,26 +936,22 @@ FIXTURE_VARIANT_ADD(race, partitions) { .beside = change_partition };
 
 FIXTURE_SETUP(race)
 {
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_PERCPU_DRAIN");
-	self->isolated_cache = read_long(SYSFS "isolated_cache");
-	self->threshold = read_long(SYSFS "filter_threshold_percent");
+	const char *missing = skip_reason(SYSFS, "CONFIG_PERCPU_DRAIN");
+
+	if (missing)
+		SKIP(return, "%s", missing);
+	ASSERT_TRUE(settings_save(knobs, ARRAY_SIZE(knobs), self->old));
 	if (variant->beside == change_partition && !partition_make(1))
 		SKIP(return, "no cpuset partition: cgroup v2");
-	if (variant->beside == plug_cpus &&
-	    access("/sys/devices/system/cpu/cpu1/online", W_OK))
+	if (variant->beside == plug_cpus && !cpu1_can_unplug())
 		SKIP(return, "no CPU to unplug");
-	ASSERT_EQ(write_long(SYSFS "isolated_cache", 0), 0);
+	ASSERT_TRUE(settings_apply(knobs, ARRAY_SIZE(knobs)));
 }
 
 FIXTURE_TEARDOWN(race)
 {
 	partition_remove();
-	EXPECT_EQ(write_long(SYSFS "isolated_cache", self->isolated_cache), 0);
-	EXPECT_EQ(write_long(SYSFS "filter_threshold_percent",
-			     self->threshold), 0);
+	EXPECT_TRUE(settings_restore(knobs, ARRAY_SIZE(knobs), self->old));
 }
 
 TEST_F_TIMEOUT(race, stamps_stay, 300)

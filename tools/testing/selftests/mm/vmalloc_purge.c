@@ -8,16 +8,9 @@
  * fails if it finds another stamp when it frees it.
  */
 #define _GNU_SOURCE
-#include "kselftest_harness.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "harness_util.h"
 
 #define SYSFS	"/sys/kernel/mm/vmalloc/"
 
@@ -32,78 +25,23 @@ enum knob {
 	THROTTLE_PERCENT, NR_KNOBS
 };
 
-static const struct {
-	const char *name;
-	unsigned long min, max;		/* beside 0 */
-} knobs[NR_KNOBS] = {
-	[LAZY_MAX_KB]		= { "lazy_max_kb", 0, 0 },	/* see setup */
-	[LAZY_MAX_AREAS]	= { "lazy_max_areas", 1, 2147483647 },
-	[PURGE_BATCH]		= { "purge_batch", 1, 1000000 },
-	[PURGE_SLICE_US]	= { "purge_slice_us", 50, 1000000 },
-	[THROTTLE_PERCENT]	= { "throttle_percent", 100, 10000 },
+/* They take 0 as well. The range of lazy_max_kb depends on the page size. */
+static const struct setting knobs[NR_KNOBS] = {
+	[LAZY_MAX_KB]		= { SYSFS "lazy_max_kb" },
+	[LAZY_MAX_AREAS]	= { SYSFS "lazy_max_areas", .min = 1, .max = 2147483647 },
+	[PURGE_BATCH]		= { SYSFS "purge_batch", .min = 1, .max = 1000000 },
+	[PURGE_SLICE_US]	= { SYSFS "purge_slice_us", .min = 50, .max = 1000000 },
+	[THROTTLE_PERCENT]	= { SYSFS "throttle_percent", .min = 100, .max = 10000 },
 };
 
-/* Returns 0 or the errno of the write. */
-static int write_text(const char *path, const char *text)
+static int knob_set(enum knob k, long val)
 {
-	int fd = open(path, O_WRONLY), err = 0;
-
-	if (fd < 0)
-		return errno;
-	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		err = errno ?: EIO;
-	close(fd);
-
-	return err;
+	return write_long(knobs[k].path, val);
 }
 
-static int knob_write(enum knob k, const char *text)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), SYSFS "%s", knobs[k].name);
-	return write_text(path, text);
-}
-
-static int knob_set(enum knob k, unsigned long val)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%lu", val);
-	return knob_write(k, text);
-}
-
-/* -1 if there is no such file. */
 static long knob_get(enum knob k)
 {
-	char path[128];
-	long val = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), SYSFS "%s", knobs[k].name);
-	f = fopen(path, "r");
-	if (!f || fscanf(f, "%ld", &val) != 1)
-		val = -1;
-	if (f)
-		fclose(f);
-
-	return val;
-}
-
-/* -1 if /proc/vmstat has no such line. */
-static long read_counter(const char *name)
-{
-	FILE *f = fopen("/proc/vmstat", "r");
-	long val, found = -1;
-	char line[64];
-
-	while (f && fscanf(f, "%63s %ld", line, &val) == 2)
-		if (!strcmp(line, name))
-			found = val;
-	if (f)
-		fclose(f);
-
-	return found;
+	return read_long(knobs[k].path);
 }
 
 /*
@@ -145,39 +83,32 @@ out:
 	return result;
 }
 
+/* Returns why a test with storms must skip; @counter: one that it reads, or NULL. */
+static const char *no_storms(const char *counter)
+{
+	if (counter && vm_event(counter) < 0)
+		return "no counters: CONFIG_VM_EVENT_COUNTERS";
+	return system("modinfo test_vmalloc >/dev/null 2>&1") ?
+	       "no test_vmalloc: CONFIG_TEST_VMALLOC=m" : NULL;
+}
+
 FIXTURE(vmalloc_purge)
 {
-	unsigned long saved[NR_KNOBS];
+	char saved[NR_KNOBS][SETTING_LEN];
 };
 
 FIXTURE_SETUP(vmalloc_purge)
 {
-	long val;
-	int k;
+	const char *missing = skip_reason(SYSFS, "CONFIG_VMALLOC_SYSFS");
 
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_VMALLOC_SYSFS");
-
-	for (k = 0; k < NR_KNOBS; k++) {
-		val = knob_get(k);
-		ASSERT_GE(val, 0);
-		self->saved[k] = val;
-	}
+	if (missing)
+		SKIP(return, "%s", missing);
+	ASSERT_TRUE(settings_save(knobs, NR_KNOBS, self->saved));
 }
 
 FIXTURE_TEARDOWN(vmalloc_purge)
 {
-	int k;
-
-	for (k = 0; k < NR_KNOBS; k++)
-		EXPECT_EQ(knob_set(k, self->saved[k]), 0);
-}
-
-static bool have_test_vmalloc(void)
-{
-	return !system("modinfo test_vmalloc >/dev/null 2>&1");
+	EXPECT_TRUE(settings_restore(knobs, NR_KNOBS, self->saved));
 }
 
 #define STORM(mask, params) ASSERT_EQ(run_test_vmalloc(mask, params), 0)
@@ -206,14 +137,15 @@ TEST_F(vmalloc_purge, knobs_take_their_range)
 	/* Rounded down to pages. */
 	EXPECT_EQ(knob_set(LAZY_MAX_KB, 3 * page_kb - 1), 0);
 	EXPECT_EQ(knob_get(LAZY_MAX_KB), (long)(2 * page_kb));
-	EXPECT_EQ(knob_write(LAZY_MAX_KB, "4096\n"), 0);
+	EXPECT_EQ(write_text(knobs[LAZY_MAX_KB].path, "4096\n"), 0);
 	EXPECT_EQ(knob_get(LAZY_MAX_KB), 4096);
 }
 
 TEST_F(vmalloc_purge, knobs_refuse_the_rest)
 {
+	/* sysfs passes no write of nothing on */
 	static const char * const bad[] = {
-		"", "\n", "-1", "x", "1x", "1 2", "1.5", "0x40",
+		"\n", "-1", "x", "1x", "1 2", "1.5", "0x40",
 		"18446744073709551615", "18446744073709551616",
 		"99999999999999999999999999",
 	};
@@ -224,12 +156,8 @@ TEST_F(vmalloc_purge, knobs_refuse_the_rest)
 		unsigned long min = knobs[k].min, max = knobs[k].max;
 
 		ASSERT_EQ(knob_set(k, old), 0);
-		/* sysfs passes no write of nothing on */
-		for (size_t i = 1; i < ARRAY_SIZE(bad); i++) {
-			EXPECT_EQ(knob_write(k, bad[i]), EINVAL)
-				TH_LOG("%s took '%s'", knobs[k].name, bad[i]);
-			EXPECT_EQ(knob_get(k), (long)old);
-		}
+		check_refused(_metadata, knobs[k].path, bad, ARRAY_SIZE(bad));
+		EXPECT_EQ(knob_get(k), (long)old);
 
 		if (k == LAZY_MAX_KB) {
 			min = sysconf(_SC_PAGESIZE) / 1024;
@@ -248,14 +176,12 @@ TEST_F(vmalloc_purge, knobs_refuse_the_rest)
 /* The areas of a storm are purged, each is returned, and nothing lags on. */
 TEST_F_TIMEOUT(vmalloc_purge, all_areas_return, 300)
 {
-	long purged = read_counter("vmalloc_purged_areas");
-	long purges = read_counter("vmalloc_purge");
+	const char *missing = no_storms("vmalloc_purged_areas");
+	long purged = vm_event("vmalloc_purged_areas");
+	long purges = vm_event("vmalloc_purge");
 
-	if (purged < 0)
-		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
-
-	if (!have_test_vmalloc())
-		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
+	if (missing)
+		SKIP(return, "%s", missing);
 	/* Purges of more than one slice, which nobody but a worker returns. */
 	ASSERT_EQ(knob_set(LAZY_MAX_KB, 8192), 0);
 	ASSERT_EQ(knob_set(PURGE_SLICE_US, 50), 0);
@@ -266,81 +192,74 @@ TEST_F_TIMEOUT(vmalloc_purge, all_areas_return, 300)
 	 * At most 2048 pages may be left to purge, in 1024 areas. Wait for the
 	 * others for as long as it takes, as nothing else starts a purge now.
 	 */
-	while (read_counter("vmalloc_purged_areas") - purged < 8000 - 1024)
+	while (vm_event("vmalloc_purged_areas") - purged < 8000 - 1024)
 		usleep(1000);
-	while (read_counter("nr_vmalloc_flushed_areas") > 0)
+	while (vm_event("nr_vmalloc_flushed_areas") > 0)
 		usleep(1000);
-	EXPECT_GT(read_counter("vmalloc_purge"), purges);
+	EXPECT_GT(vm_event("vmalloc_purge"), purges);
 }
 
 /* Many small areas are a reason to purge when their pages are not. */
 TEST_F_TIMEOUT(vmalloc_purge, areas_are_bounded, 300)
 {
-	long before, unlimited;
+	const char *missing = no_storms("vmalloc_purge");
+	long before = vm_event("vmalloc_purge"), unlimited;
 
-	before = read_counter("vmalloc_purge");
-	if (before < 0)
-		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
-
-	if (!have_test_vmalloc())
-		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
+	if (missing)
+		SKIP(return, "%s", missing);
 	/* More than the storm, less than a quarter of any vmalloc space. */
 	ASSERT_EQ(knob_set(LAZY_MAX_KB, 1 << 18), 0);
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 0), 0);
 	STORM(VFREE_STORM, "nr_storm_areas=4000");
 	/* To load a module purges a few times as well. */
-	unlimited = read_counter("vmalloc_purge") - before;
+	unlimited = vm_event("vmalloc_purge") - before;
 
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 20), 0);
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 100), 0);
-	before = read_counter("vmalloc_purge");
+	before = vm_event("vmalloc_purge");
 	STORM(VFREE_STORM, "nr_storm_areas=4000");
-	EXPECT_GT(read_counter("vmalloc_purge") - before, unlimited + 4);
+	EXPECT_GT(vm_event("vmalloc_purge") - before, unlimited + 4);
 }
 
 TEST_F_TIMEOUT(vmalloc_purge, frees_are_throttled, 300)
 {
-	long before = read_counter("vmalloc_throttled");
+	const char *missing = no_storms("vmalloc_throttled");
+	long before;
 
-	if (before < 0)
-		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
-
-	if (!have_test_vmalloc())
-		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
+	if (missing)
+		SKIP(return, "%s", missing);
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 10), 0);
 	ASSERT_EQ(knob_set(PURGE_SLICE_US, 50), 0);
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 0), 0);
 	/* Whoever is throttled already has seen the old limit. */
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
-	before = read_counter("vmalloc_throttled");
+	before = vm_event("vmalloc_throttled");
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
-	EXPECT_EQ(read_counter("vmalloc_throttled"), before);
+	EXPECT_EQ(vm_event("vmalloc_throttled"), before);
 
 	ASSERT_EQ(knob_set(THROTTLE_PERCENT, 100), 0);
 	STORM(VFREE_STORM, "nr_storm_areas=2000");
-	EXPECT_GT(read_counter("vmalloc_throttled"), before);
+	EXPECT_GT(vm_event("vmalloc_throttled"), before);
 }
 
 TEST_F_TIMEOUT(vmalloc_purge, lock_is_released_every_batch, 300)
 {
-	long before = read_counter("vmalloc_purge_resched");
+	const char *missing = no_storms("vmalloc_purge_resched");
+	long before;
 
-	if (before < 0)
-		SKIP(return, "no counters: CONFIG_VM_EVENT_COUNTERS");
-
-	if (!have_test_vmalloc())
-		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
+	if (missing)
+		SKIP(return, "%s", missing);
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 100), 0);
 	ASSERT_EQ(knob_set(PURGE_BATCH, 0), 0);
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
 	/* Whatever is under way has read the old limit. */
-	before = read_counter("vmalloc_purge_resched");
+	before = vm_event("vmalloc_purge_resched");
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
-	EXPECT_EQ(read_counter("vmalloc_purge_resched"), before);
+	EXPECT_EQ(vm_event("vmalloc_purge_resched"), before);
 
 	ASSERT_EQ(knob_set(PURGE_BATCH, 1), 0);
 	STORM(GLOBAL_SPACE, "test_loop_count=2000");
-	EXPECT_GT(read_counter("vmalloc_purge_resched"), before);
+	EXPECT_GT(vm_event("vmalloc_purge_resched"), before);
 }
 
 /* What goes on beside a storm, until told to stop. */
@@ -392,21 +311,18 @@ static void *turn_knobs(void *arg)
 static void *plug_cpus(void *arg)
 {
 	long nr = sysconf(_SC_NPROCESSORS_CONF), cpu;
-	char path[64];
 
 	for (cpu = 1; !stop; cpu = cpu % (nr - 1) + 1) {
-		snprintf(path, sizeof(path),
-			 "/sys/devices/system/cpu/cpu%ld/online", cpu);
-		write_text(path, "0");
+		set_cpu_online(cpu, false);
 		usleep(1000);
-		write_text(path, "1");
+		set_cpu_online(cpu, true);
 	}
 	return NULL;
 }
 
 FIXTURE(vmalloc_purge_race)
 {
-	unsigned long saved[NR_KNOBS];
+	char saved[NR_KNOBS][SETTING_LEN];
 	pthread_t thread;
 	bool running;
 };
@@ -423,18 +339,14 @@ FIXTURE_VARIANT_ADD(vmalloc_purge_race, cpu_hotplug) { .beside = plug_cpus };
 
 FIXTURE_SETUP(vmalloc_purge_race)
 {
-	int k;
+	const char *missing = skip_reason(SYSFS, "CONFIG_VMALLOC_SYSFS");
 
-	if (geteuid())
-		SKIP(return, "not root");
-	if (access(SYSFS, F_OK))
-		SKIP(return, "no " SYSFS ": CONFIG_VMALLOC_SYSFS");
-	if (variant->beside == plug_cpus &&
-	    access("/sys/devices/system/cpu/cpu1/online", W_OK))
+	if (missing)
+		SKIP(return, "%s", missing);
+	if (variant->beside == plug_cpus && !cpu1_can_unplug())
 		SKIP(return, "no CPU to unplug");
 
-	for (k = 0; k < NR_KNOBS; k++)
-		self->saved[k] = knob_get(k);
+	ASSERT_TRUE(settings_save(knobs, NR_KNOBS, self->saved));
 	/* Purge early and often. */
 	ASSERT_EQ(knob_set(LAZY_MAX_AREAS, 50), 0);
 	ASSERT_EQ(knob_set(PURGE_BATCH, 4), 0);
@@ -448,27 +360,28 @@ FIXTURE_SETUP(vmalloc_purge_race)
 
 FIXTURE_TEARDOWN(vmalloc_purge_race)
 {
-	int k;
-
 	if (!self->running)
 		return;
 	stop = true;
 	pthread_join(self->thread, NULL);
-	for (k = 0; k < NR_KNOBS; k++)
-		EXPECT_EQ(knob_set(k, self->saved[k]), 0);
+	EXPECT_TRUE(settings_restore(knobs, NR_KNOBS, self->saved));
 }
 
 TEST_F_TIMEOUT(vmalloc_purge_race, storm, 300)
 {
-	if (!have_test_vmalloc())
-		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
+	const char *missing = no_storms(NULL);
+
+	if (missing)
+		SKIP(return, "%s", missing);
 	STORM(VFREE_STORM, "nr_storm_areas=500 test_repeat_count=3 nr_threads=2");
 }
 
 TEST_F_TIMEOUT(vmalloc_purge_race, mixed, 300)
 {
-	if (!have_test_vmalloc())
-		SKIP(return, "no test_vmalloc: CONFIG_TEST_VMALLOC=m");
+	const char *missing = no_storms(NULL);
+
+	if (missing)
+		SKIP(return, "%s", missing);
 	STORM(FIX_SIZE | VM_MAP_RAM | GLOBAL_SPACE,
 	      "test_loop_count=200 nr_threads=3");
 }
