@@ -3,6 +3,7 @@
  * What decides about the lazy purge of vmap areas: mm/vmalloc_purge.h.
  */
 #include <kunit/test.h>
+#include <linux/pgtable.h>
 #include <linux/vmalloc.h>
 
 #include "../vmalloc_purge.h"
