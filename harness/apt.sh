@@ -56,17 +56,19 @@ fetch_deb() {
 # fetch_list FILE FOLDER - Unpack the packages of FILE, a line "suite package
 # version sha256" each, in FOLDER; nothing to do if they are there. Fails as
 # fetch_deb does.
-fetch_list() (
-	exec 9>"$2.lock"
-	flock 9
-	! cmp -s "$1" "$2/packages" || return 0
-	rm -rf "$2"
-	mkdir -p "$2"
-	while read -r suite package version sha256; do
-		[ "$suite" != '#' ] || continue
-		fetch_deb "$suite" "$package" "$version" "$sha256" &&
-			step "unpack $package" dpkg-deb -x "$DEB" "$2" || return
-		rm -f "$DEB"
-	done <"$1"
-	cp "$1" "$2/packages"
-)
+fetch_list() {
+	local suite package version sha256
+	{
+		flock 9
+		! cmp -s "$1" "$2/packages" || return 0
+		rm -rf "$2"
+		mkdir -p "$2"
+		while read -r suite package version sha256; do
+			[ "$suite" != '#' ] || continue
+			fetch_deb "$suite" "$package" "$version" "$sha256" &&
+				step "unpack $package" dpkg-deb -x "$DEB" "$2" || return
+			rm -f "$DEB"
+		done <"$1"
+		cp "$1" "$2/packages"
+	} 9>"$2.lock"
+}
