@@ -6,7 +6,7 @@
 
 export TOPIC SIGNOFF TRAILERS V STOCK CONFIG CPUS NODES MEM APPEND ACCEL MODE
 export SCRIPT LIMIT KSRC KCONFIG FORCE MINUTES SEED REPLAY ALL SHAPE
-export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN FULL QEMU JUMP_LABEL
+export SHRINK_MINUTES CHECK_STOCK MUTANT AGAIN FULL QEMU JUMP_LABEL RATE
 
 VERBS := run test tree refresh series check bisect regress kernel boot shell bench deb
 VERBS += soak mutants kcsan litmus peers results
@@ -31,7 +31,7 @@ help:
 	@echo 'make peers               workloads of other projects, stock and patched side by side'
 	@echo 'make kernel [STOCK=1] [CONFIG=guest|debug|kcsan|trace|vm] [JUMP_LABEL=]'
 	@echo '                         one kernel, in build/kernel/{stock,patched}-<config>/'
-	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [LIMIT=] [QEMU=]'
+	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [RATE=] [LIMIT=] [QEMU=]'
 	@echo '                         boot it and run a guest script'
 	@echo 'make shell [same]        sit at its console; Ctrl-a x leaves'
 	@echo 'make bench [TOPIC=]      the measurements; a complete run replaces bench/results/<topic>.json'
