@@ -4,8 +4,8 @@
  *
  *   validate MIB THREADS...
  *
- * fills MIB of memory for each number of THREADS, prints "filled", waits for a
- * line of input, then prints for each number of threads, pinned to CPUs 0, 1, ...:
+ * fills MIB of memory for each number of THREADS, prints "filled", and waits for
+ * a line of input. Threads are pinned to CPUs 0, 1, .... Prints for each number:
  *   = user_N       seconds for a fixed amount of work in registers, shared
  *   = lock_N       seconds for a fixed number of acquisitions of one spinlock,
  *                  shared; a tenth of the work is done with the lock held

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The calls: which results are documented, and what they do to the model. */
+/* The calls: their documented results, and their effect on the model. */
 #include "worker.h"
 
 #include <linux/fs.h>
@@ -74,13 +74,13 @@ static void set_state(struct region *r, size_t first, size_t n, unsigned int set
 		r->page[i].state = (r->page[i].state & ~clear) | set;
 }
 
-/* Sealed memory that cannot be written: what is in it stays as long as it is mapped. */
+/* Sealed memory that cannot be written keeps its contents as long as it is mapped. */
 static bool immutable(const struct region *r, size_t page)
 {
 	return r->sealed && r->kind == ANON && region_page_is(r, page, READ_ONLY | NO_ACCESS);
 }
 
-/* Half done at an error: a page has what it had, or zeroes. */
+/* Half done at an error: a page has its old contents, or zeroes. */
 static void half_zeroed(struct region *r, size_t first, size_t n)
 {
 	set_state(r, first, n, UNREAD, 0);
@@ -163,7 +163,7 @@ static bool is_anon(const struct region *r)
 	return r->kind == ANON;
 }
 
-/* The pages are zapped: anonymous ones read zero, those of a file what it has. */
+/* The pages are zapped: anonymous ones read zero, the others the contents of the file. */
 static void model_zapped(struct region *r, size_t first, size_t n)
 {
 	if (is_anon(r) || r->kind == FILE_PRIVATE || r->kind == HUGETLB)
@@ -177,8 +177,8 @@ static void model_guarded(struct region *r, size_t first, size_t n)
 }
 
 /*
- * MADV_FREE_UNDO returned 0: each page still has what the program wrote. Pages
- * that were lost before they were marked again are no part of that.
+ * MADV_FREE_UNDO returned 0: each page still has the contents that the program
+ * wrote. Pages that were lost before they were marked again are no part of that.
  */
 static void model_undone(struct region *r, size_t first, size_t n, int ret)
 {
@@ -612,7 +612,7 @@ static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n
 			p->stamp = p->stored;
 		p->state = (p->state & ~(MARKED | STORED)) | UNREAD;
 	}
-	/* What it has now is what it has to keep. */
+	/* It has to keep its present contents. */
 	region_check(r, first, n, "contents");
 	return 0;
 }
@@ -650,7 +650,7 @@ static int call_fork(struct worker *w, struct region *r, size_t first, size_t n)
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	/* The parent has what it had. */
+	/* The contents of the parent are unchanged. */
 	region_check(r, first, n, "contents");
 	return 0;
 }
@@ -899,7 +899,7 @@ static int call_uffd_wait(struct worker *w, struct region *r, size_t first, size
 	return failures ? -EAGAIN : 0;
 }
 
-/* The kernel copies the pages: what arrives is what they have. */
+/* The kernel copies the pages: the copy has the same contents. */
 static void check_copy(struct region *r, size_t first, size_t n, const char *copy)
 {
 	for (size_t i = first; i < first + n; i++)
