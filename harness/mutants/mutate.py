@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """One-line mutants, all in one kernel, each selected by the boot parameter
-mutant=NUMBER. An entry of harness/mutants/TOPIC is a paragraph:
+mutant=NUMBER; the parameter "reached" of the module offpath_mutant lists those whose
+place has been executed since it was written to. An entry of harness/mutants/TOPIC is a paragraph:
 
   317 pick-ignores-last
   mm/parallel_zap_areas.h zap_areas_pick
@@ -40,10 +41,37 @@ SELECTOR = """\
 #include <linux/kstrtox.h>
 #include <linux/moduleparam.h>
 #include <linux/printk.h>
+#include <linux/string.h>
 
 int offpath_mutant __read_mostly;
 EXPORT_SYMBOL(offpath_mutant);
 module_param_named(mutant, offpath_mutant, int, 0644);
+
+/* Set for each mutant whose place has been reached, with it or without. */
+unsigned char offpath_reached[MOST + 1];
+EXPORT_SYMBOL(offpath_reached);
+
+static int get_reached(char *buffer, const struct kernel_param *kp)
+{
+	int i, len = 0;
+
+	for (i = 1; i <= MOST; i++)
+		if (offpath_reached[i])
+			len += scnprintf(buffer + len, PAGE_SIZE - len, "%d ", i);
+	return len + scnprintf(buffer + len, PAGE_SIZE - len, "\\n");
+}
+
+static int reset_reached(const char *value, const struct kernel_param *kp)
+{
+	memset(offpath_reached, 0, sizeof(offpath_reached));
+	return 0;
+}
+
+static const struct kernel_param_ops reached_ops = {
+	.set = reset_reached,
+	.get = get_reached,
+};
+module_param_cb(reached, &reached_ops, NULL, 0644);
 
 static int __init select_mutant(char *arg)
 {
@@ -52,6 +80,8 @@ static int __init select_mutant(char *arg)
 }
 early_param("mutant", select_mutant);
 """
+
+DECLARATIONS = "extern int offpath_mutant; extern unsigned char offpath_reached[]; "
 
 
 class MutantError(Exception):
@@ -154,10 +184,13 @@ def find(mutant: Mutant, source: str) -> Place:
 
 
 def choose(same: list[Mutant], old: str) -> str:
+    def is_on(mutant: Mutant) -> str:
+        return f"(offpath_reached[{mutant.number}] = 1, offpath_mutant == {mutant.number})"
+
     if same[0].statement:
-        chosen = "".join(f"if (offpath_mutant == {each.number}) {{ {each.new} }} else " for each in same)
+        chosen = "".join(f"if {is_on(each)} {{ {each.new} }} else " for each in same)
         return f"{{ {chosen}{{ {old} }} }}"
-    return "(" + "".join(f"offpath_mutant == {each.number} ? ({each.new}) : " for each in same) + f"({old}))"
+    return "(" + "".join(f"{is_on(each)} ? ({each.new}) : " for each in same) + f"({old}))"
 
 
 def rewrite(source: str, start: int, end: int, places: list[Place]) -> str:
@@ -197,7 +230,7 @@ def mutated(tree: Path, mutants: list[Mutant]) -> tuple[dict[str, str], list[str
                 wrong.append(str(error))
         try:
             # On the first line, so that the others keep their numbers.
-            files[file] = "extern int offpath_mutant; " + rewrite(source, 0, len(source), places)
+            files[file] = DECLARATIONS + rewrite(source, 0, len(source), places)
         except MutantError as error:
             wrong.append(str(error))
     return files, wrong
@@ -209,7 +242,7 @@ def apply(tree: Path, mutants: list[Mutant]) -> None:
         raise MutantError("; ".join(wrong))
     for file, text in files.items():
         (tree / file).write_text(text)
-    (tree / "mm/offpath_mutant.c").write_text(SELECTOR)
+    (tree / "mm/offpath_mutant.c").write_text(SELECTOR.replace("MOST", str(max(each.number for each in mutants))))
     makefile = tree / "mm/Makefile"
     makefile.write_text(makefile.read_text() + "obj-y += offpath_mutant.o\n")
 

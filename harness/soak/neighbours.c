@@ -732,7 +732,7 @@ static void module_unload(const char *name)
 
 static void modules_stop(void)
 {
-	module_unload("preemptirq_delay_test");
+	module_unload("test_static_key_base");
 	module_unload("test_hmm");
 }
 
@@ -740,7 +740,7 @@ static void modules_tick(struct rng *rng)
 {
 	modules_stop();
 	if (rng_chance(rng, 80))
-		module_load("preemptirq_delay_test", "delay=1");
+		module_load("test_static_key_base", "");
 	else if (rng_chance(rng, 50))
 		module_load("test_hmm", "");
 }
@@ -748,7 +748,7 @@ static void modules_tick(struct rng *rng)
 static bool modules_start(struct rng *rng)
 {
 	(void)rng;
-	return module_load("preemptirq_delay_test", "delay=1") != -ENOENT;
+	return module_load("test_static_key_base", "") != -ENOENT;
 }
 
 /*
