@@ -15,8 +15,9 @@ mkdir -p "$LOG"
 # The same source and options give the same objects, whichever tree they
 # come from: ccache may serve one kernel's build to the other's, and one
 # clone's to the next one's. Its folder is the user's (CCACHE_DIR, by default
-# ~/.cache/ccache), with at most CCACHE_MAXSIZE in it.
-export CCACHE_NOHASHDIR=1 CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-10G}
+# ~/.cache/ccache), with at most CCACHE_MAXSIZE in it. It learns from the compiler
+# which headers an object needs, and does not preprocess each file before.
+export CCACHE_NOHASHDIR=1 CCACHE_DEPEND=1 CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-10G}
 [ -n "${HOME:-}" ] || export CCACHE_DIR=${CCACHE_DIR:-$BUILD/ccache}
 export KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=offpath KBUILD_BUILD_HOST=offpath
 export LC_ALL=C.UTF-8 GIT_CONFIG_NOSYSTEM=1
