@@ -217,7 +217,7 @@ int main(int argc, char **argv)
 		free_half(block, blocks, idle);
 		/* Some allocators release memory only if there are more calls. */
 		for (int i = 0; i < 1000; i++)
-			free(malloc(64 << 10));
+			free(get(64 << 10));
 	}
 	fprintf(stderr, "done %lu %zu %zu %zu %zu %zu %ld\n", ns, total,
 		counts.freed, counts.marked, counts.reused, counts.kept,

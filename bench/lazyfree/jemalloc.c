@@ -7,7 +7,6 @@
 #include <err.h>
 #include <jemalloc/jemalloc.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include "allocs.h"
 
 /* The linker has each caller of calloc() call the first of these. */
@@ -63,8 +62,8 @@ void start_marking(void)
 	ours = *hooks;
 	ours.decommit = decommit;
 	ours.commit = commit;
-	/* The arena of the largest blocks comes into being with the first. */
-	free(malloc(8 << 20));
+	/* jemalloc creates the arena of the largest blocks with the first one. */
+	dallocx(mallocx(8 << 20, 0), 0);
 	size = sizeof(arenas);
 	if (mallctl("arenas.narenas", &arenas, &size, NULL, 0))
 		errx(1, "no arenas");
