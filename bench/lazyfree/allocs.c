@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Load for an allocator:
+ * Load for an allocator.
+ *
  *   ALLOCATOR churn|turns|half default|marked MIB ROUNDS IDLE_MS
  *     churn   two threads allocate MIB together, touch each page and free all
  *     turns   the same, but each thread allocates MIB, one after the other, and
@@ -8,13 +9,16 @@
  *             a round, and writes one to stdout after it
  *     half    every other block of a heap of MIB is freed, allocated again and
  *             touched
+ *
  * Sleeps IDLE_MS after each round; in "half", between free() and malloc().
  * Blocks have 16 KiB to 10 MiB, as many bytes of each size; in "half", 256 KiB.
- * At the end all is free, in "half" each other block. Then it writes a line to
- * stderr, and waits until it is killed:
+ * At the end all blocks are free, in "half" every other block. The program writes
+ * a line to stderr, and waits until it is killed.
+ *
  *   done NS BYTES FREED MARKED REUSED KEPT HUGE
- * NS: time that is not sleep; BYTES: allocated in that time; FREED to KEPT: see
- * struct counts; HUGE: percent of the heap in huge pages (half).
+ *
+ * NS: time without the sleep; BYTES: allocated in that time; FREED to KEPT: see
+ * struct counts; HUGE: share of the heap in huge pages, in percent ("half").
  */
 #include <err.h>
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the changed allocators share: marking of free memory. */
+/* Marking of free memory, for the allocators that have it. */
 #ifndef ALLOCS_H
 #define ALLOCS_H
 
@@ -12,8 +12,9 @@
 #include <unistd.h>
 #include "advice.h"
 
-/* Bytes. An allocator released @freed: the kernel marked @marked of them, and
- * discarded the rest. It reused @reused: @kept still had their pages.
+/*
+ * Bytes. The allocator released @freed: the kernel marked @marked of them, and
+ * discarded the others. The allocator reused @reused: @kept still had their pages.
  */
 struct counts {
 	atomic_size_t freed, marked, reused, kept;
@@ -24,7 +25,7 @@ extern struct counts counts;
 /* True if the command line asks for it and the kernel has MADV_SPLITTABLE. */
 extern bool marking;
 
-/* Each allocator has one: change the options and hooks that marking needs. */
+/* Each allocator has this function: change the options and hooks that marking needs. */
 void start_marking(void);
 
 /* An allocator may call these from its own madvise(), so use the system call. */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 // golang is the load of allocs.c for Go's runtime, with the same arguments and
-// output. Go frees memory when it collects garbage: unmodified, the program does
-// so after each round; with runtime.patch, it also releases all free memory.
+// output. Go frees memory when it collects garbage, so the program calls
+// runtime.GC() after each round; with runtime.patch, debug.FreeOSMemory(), which
+// also releases all free memory.
 package main
 
 import (

@@ -120,7 +120,7 @@ allocator() {
 	for ((i = 0; i < processes; i++)); do
 		read -r -t 300 -u 3 -a line
 		echo "$key: ${line[*]:-no answer}"
-		[ "${line[0]:-}" = done ] || break
+		[ "${line[0]:-}" = "done" ] || break
 		((ns += line[1], bytes += line[2], freed += line[3], marked += line[4],
 		  reused += line[5], kept += line[6], huge = line[7]))
 	done

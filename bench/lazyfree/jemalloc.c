@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * jemalloc for allocs.c, with hooks that mark what it decommits. calloc() relies
- * on memory that was decommitted to read zero, so it tells the commit hook.
- * Dirty pages do not decay: each extent is decommitted when it becomes free.
+ * jemalloc for allocs.c, with hooks that mark extents. jemalloc decommits each
+ * extent when it becomes free, since dirty_decay_ms is 0. calloc() expects that
+ * decommitted memory reads zero, so it tells the commit hook.
  */
 #include <err.h>
 #include <jemalloc/jemalloc.h>
 #include <stdio.h>
 #include "allocs.h"
 
-/* The linker has each caller of calloc() call the first of these. */
+/* Due to --wrap=calloc, each caller of calloc() calls __wrap_calloc(). */
 void *__wrap_calloc(size_t n, size_t size);
 void *__real_calloc(size_t n, size_t size);
 

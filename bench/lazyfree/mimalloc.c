@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * mimalloc for allocs.c. Its library calls the madvise() and mprotect() of this
- * program: it decommits by MADV_DONTNEED, and commits by mprotect(). What is
- * decommitted is marked, with no delay.
+ * mimalloc for allocs.c. The library decommits with MADV_DONTNEED and commits
+ * with mprotect(); it calls the functions below in place of the C library's. They
+ * mark the memory, and the library decommits without a delay.
  */
 #include <mimalloc.h>
 #include "allocs.h"
@@ -18,7 +18,7 @@ int mprotect(void *p, size_t size, int prot)
 {
 	if (prot == (PROT_READ | PROT_WRITE))
 		reuse(p, size, false);
-	/* It may be memory that has never been accessible. */
+	/* Memory that the library has only reserved is PROT_NONE. */
 	return syscall(SYS_mprotect, p, size, prot);
 }
 

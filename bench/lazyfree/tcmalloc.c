@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * tcmalloc (gperftools) for allocs.c. The linker has its page heap call the
- * functions below when it releases a span to the kernel and when it reuses one:
- * the span is marked. It releases each span when that becomes free.
+ * tcmalloc (gperftools) for allocs.c. Due to --wrap, its page heap calls the
+ * functions below when it releases a span to the kernel and when it reuses a
+ * released span. They mark the span. With aggressive_memory_decommit, the page
+ * heap releases each span when the span becomes free.
  */
 #include <err.h>
 #include <gperftools/malloc_extension_c.h>
