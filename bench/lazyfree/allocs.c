@@ -49,7 +49,7 @@ static struct worker {
 } workers[THREADS];
 
 static size_t total;
-static unsigned long ns, begun;
+static unsigned long ns;
 
 static unsigned long now(void)
 {
@@ -57,16 +57,6 @@ static unsigned long now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1000000000UL + t.tv_nsec;
-}
-
-static void begin(void)
-{
-	begun = now();
-}
-
-static void end(void)
-{
-	ns += now() - begun;
 }
 
 static char *get(size_t size)
@@ -127,52 +117,43 @@ static void start_workers(size_t bytes)
 	}
 }
 
-static void churn(void)
+static void wait_for(struct worker *w)
 {
-	begin();
-	for (int i = 0; i < THREADS; i++)
-		sem_post(&workers[i].start);
-	for (int i = 0; i < THREADS; i++)
-		sem_wait(&workers[i].done);
-	end();
-	for (int i = 0; i < THREADS; i++)
-		total += workers[i].bytes;
+	sem_wait(&w->done);
+	total += w->bytes;
 }
 
-static void turn(unsigned int idle)
+static void run_workers(bool turns)
 {
-	char c = '\n';
+	unsigned long start = now();
 
-	if (read(0, &c, 1) != 1)
-		errx(1, "no turn");
-	begin();
 	for (int i = 0; i < THREADS; i++) {
 		sem_post(&workers[i].start);
-		sem_wait(&workers[i].done);
-		total += workers[i].bytes;
+		if (turns)
+			wait_for(&workers[i]);
 	}
-	end();
-	usleep(idle);
-	if (write(1, &c, 1) != 1)
-		errx(1, "no turn");
+	for (int i = 0; i < THREADS && !turns; i++)
+		wait_for(&workers[i]);
+	ns += now() - start;
 }
 
 static void free_half(char **block, int n, unsigned int idle)
 {
-	begin();
+	unsigned long start = now();
+
 	for (int i = 0; i < n; i += 2)
 		free(block[i]);
-	end();
+	ns += now() - start;
 	usleep(idle);
 }
 
-static void half(char **block, int n, unsigned int idle)
+static void get_half(char **block, int n)
 {
-	free_half(block, n, idle);
-	begin();
+	unsigned long start = now();
+
 	for (int i = 0; i < n; i += 2, total += HALF)
 		block[i] = get(HALF);
-	end();
+	ns += now() - start;
 }
 
 static long huge_kb(void)
@@ -191,32 +172,36 @@ int main(int argc, char **argv)
 	size_t bytes = argc == 6 ? atol(argv[3]) * MB : 0;
 	int rounds = argc == 6 ? atoi(argv[4]) : 0, blocks = bytes / HALF;
 	unsigned int idle = argc == 6 ? atoi(argv[5]) * 1000 : 0;
-	char **block = workers[0].block;
+	bool half, turns;
+	char **block = workers[0].block, c = '\n';
 	long huge = 0;
 
 	if (!bytes || blocks > MAX)
 		errx(1, "see the source for its arguments");
-	/* An empty range: only the advice is looked at. */
-	marking = !strcmp(argv[2], "marked") &&
-		  !advise(NULL, 0, MADV_SPLITTABLE_);
+	half = !strcmp(argv[1], "half");
+	turns = !strcmp(argv[1], "turns");
+	/* With an empty range, the kernel only checks the advice. */
+	marking = !strcmp(argv[2], "marked") && !advise(NULL, 0, MADV_SPLITTABLE_);
 	if (marking)
 		start_marking();
-	if (!strcmp(argv[1], "half"))
-		for (int i = 0; i < blocks; i++)
-			block[i] = get(HALF);
-	else
-		start_workers(strcmp(argv[1], "turns") ? bytes / THREADS : bytes);
+	if (!half)
+		start_workers(turns ? bytes : bytes / THREADS);
+	for (int i = 0; half && i < blocks; i++)
+		block[i] = get(HALF);
 	for (int i = 0; i < rounds; i++) {
-		if (!strcmp(argv[1], "half")) {
-			half(block, blocks, idle);
-		} else if (!strcmp(argv[1], "turns")) {
-			turn(idle);
-		} else {
-			churn();
-			usleep(idle);
+		if (half) {
+			free_half(block, blocks, idle);
+			get_half(block, blocks);
+			continue;
 		}
+		if (turns && read(0, &c, 1) != 1)
+			errx(1, "cannot read from stdin");
+		run_workers(turns);
+		usleep(idle);
+		if (turns && write(1, &c, 1) != 1)
+			errx(1, "cannot write to stdout");
 	}
-	if (!strcmp(argv[1], "half")) {
+	if (half) {
 		huge = huge_kb() * 1024 * 100 / bytes;
 		free_half(block, blocks, idle);
 		/* Some allocators release memory only if there are more calls. */

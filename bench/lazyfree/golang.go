@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	_ "unsafe"
 )
@@ -25,7 +26,6 @@ const (
 	small   = 16 << 10
 	classes = 10
 	part    = 256 << 10
-	threads = 2
 )
 
 // counts[0] is 2 if the runtime marks memory. The others are bytes: freed, marked,
@@ -36,7 +36,7 @@ var counts [5]uint64
 
 var (
 	spent time.Duration
-	total int
+	total int64
 )
 
 func get(size int) []byte {
@@ -49,7 +49,7 @@ func get(size int) []byte {
 
 func burst(random *rand.Rand, left int) {
 	var blocks [][]byte
-	total += left
+	atomic.AddInt64(&total, int64(left))
 	for left > 0 {
 		size, r := small, random.Intn(1<<classes-1)+1
 		for ; r&(1<<(classes-1)) == 0; r <<= 1 {
@@ -65,7 +65,7 @@ func burst(random *rand.Rand, left int) {
 	runtime.KeepAlive(blocks)
 }
 
-// timed runs f, and has its garbage freed.
+// timed runs f, and frees its garbage.
 func timed(f func()) {
 	start := time.Now()
 	f()
@@ -77,16 +77,28 @@ func timed(f func()) {
 	spent += time.Since(start)
 }
 
-func fail(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+func together(random []*rand.Rand, each int) {
+	var wait sync.WaitGroup
+	wait.Add(len(random))
+	for _, r := range random {
+		go func(r *rand.Rand) {
+			burst(r, each)
+			wait.Done()
+		}(r)
 	}
+	wait.Wait()
+}
+
+func number(i int) int {
+	n, err := strconv.Atoi(os.Args[i])
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 func hugeKB() (kb int) {
-	text, err := os.ReadFile("/proc/self/smaps_rollup")
-	fail(err)
+	text, _ := os.ReadFile("/proc/self/smaps_rollup")
 	for _, line := range strings.Split(string(text), "\n") {
 		fmt.Sscanf(line, "AnonHugePages: %d", &kb)
 	}
@@ -94,72 +106,48 @@ func hugeKB() (kb int) {
 }
 
 func main() {
-	var number [3]int
-	for i := range number {
-		n, err := strconv.Atoi(os.Args[3+i])
-		fail(err)
-		number[i] = n
-	}
-	bytes, rounds, idle := number[0]*mb, number[1], time.Duration(number[2])*time.Millisecond
-	var random [threads]*rand.Rand
-	for i := range random {
-		random[i] = rand.New(rand.NewSource(int64(i + 1)))
-	}
+	load, bytes, rounds := os.Args[1], number(3)*mb, number(4)
+	idle := time.Duration(number(5)) * time.Millisecond
+	random := []*rand.Rand{rand.New(rand.NewSource(1)), rand.New(rand.NewSource(2))}
+	var blocks [][]byte
 	huge, token := 0, []byte{'\n'}
-	switch os.Args[1] {
-	case "churn":
-		for ; rounds > 0; rounds-- {
-			timed(func() {
-				var wait sync.WaitGroup
-				wait.Add(threads)
-				for i := range random {
-					go func(r *rand.Rand) {
-						burst(r, bytes/threads)
-						wait.Done()
-					}(random[i])
-				}
-				wait.Wait()
-			})
-			time.Sleep(idle)
+	half := func(use func() []byte) {
+		for i := 0; i < len(blocks); i += 2 {
+			blocks[i] = use()
 		}
-	case "turns":
-		for ; rounds > 0; rounds-- {
-			_, err := os.Stdin.Read(token)
-			fail(err)
-			for i := range random {
-				timed(func() { burst(random[i], bytes) })
+	}
+	for i := 0; load == "half" && i < bytes/part; i++ {
+		blocks = append(blocks, get(part))
+	}
+	for ; rounds > 0; rounds-- {
+		switch load {
+		case "churn":
+			timed(func() { together(random, bytes/len(random)) })
+			time.Sleep(idle)
+		case "turns":
+			os.Stdin.Read(token)
+			for _, r := range random {
+				timed(func() { burst(r, bytes) })
 			}
 			time.Sleep(idle)
-			_, err = os.Stdout.Write(token)
-			fail(err)
-		}
-	case "half":
-		blocks := make([][]byte, bytes/part)
-		for i := range blocks {
-			blocks[i] = get(part)
-		}
-		free := func() {
-			for i := 0; i < len(blocks); i += 2 {
-				blocks[i] = nil
-			}
-		}
-		for ; rounds > 0; rounds-- {
-			timed(free)
+			os.Stdout.Write(token)
+		case "half":
+			timed(func() { half(func() []byte { return nil }) })
 			time.Sleep(idle)
 			start := time.Now()
-			for i := 0; i < len(blocks); i += 2 {
-				blocks[i] = get(part)
-				total += part
-			}
+			half(func() []byte { return get(part) })
 			spent += time.Since(start)
+			total += int64(bytes / 2)
 		}
+	}
+	if load == "half" {
 		if huge = hugeKB() * 1024 * 100 / bytes; huge > 100 {
 			huge = 100
 		}
-		timed(free)
+		timed(func() { half(func() []byte { return nil }) })
 		time.Sleep(idle)
-		runtime.KeepAlive(blocks)
 	}
 	fmt.Fprintln(os.Stderr, "done", spent.Nanoseconds(), total, counts[1], counts[2], counts[3], counts[4], huge)
+	runtime.KeepAlive(blocks)
 	time.Sleep(time.Hour)
 }

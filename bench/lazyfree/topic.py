@@ -103,11 +103,11 @@ def build_go(bench: Bench) -> list[Path]:
     bench.make(["patch", "-s", str(copy), str(HERE / "runtime.patch")], "Go's runtime")
     overlay = bench.build / "overlay.json"
     overlay.write_text(json.dumps({"Replace": {source: str(copy)}}))
-    programs = {bench.build / "go-default": [], bench.build / "go-marked": ["-overlay", str(overlay)]}
-    for program, options in programs.items():
+    programs = [bench.build / "go-default", bench.build / "go-marked"]
+    for program, options in zip(programs, ([], ["-overlay", str(overlay)])):
         bench.make(["go", "build", *options, "-o", str(program), str(HERE / "golang.go")], "Go's program", GO111MODULE="off",
                    CGO_ENABLED="0", GOFLAGS="", GOCACHE=str(bench.build / "gocache"))
-    return list(programs)
+    return programs
 
 
 def body(*lines: str) -> str:
@@ -145,29 +145,27 @@ def scenarios() -> list[tuple[str, Load, str]]:
             *(("rate", load, load.limits[-1]) for load in LOADS if load.rate_idle)]
 
 
+MARKED = "of the memory that it freed, marked; 0: no result of marking"
+HUGE = "huge pages in its heap"
+
+
 def allocator_specs() -> list[Spec]:
     """A row of each unmodified allocator, below it those of the one that marks."""
     result = []
     for unit, load, limit in scenarios():
         what, mode, better = UNITS[unit]
         for allocator in ALLOCATORS:
-            def value(how: str, kind: str = "", base: str = f"{unit}_{load.name}_{allocator.name}", end: str = limit
-                      ) -> Callable[[Get], float]:
-                return lambda get: get(f"{kind}{base}_{how}_{end}")
-
-            def holds(get: Get, value: Callable[..., Callable[[Get], float]] = value) -> float:
-                return 100 * value("marked", "mib_")(get) / value("default", "mib_")(get)
-
+            key = f"{unit}_{load.name}_{allocator.name}_%s_{limit}"
+            both = [(row(unit, load, limit, allocator), key % "default"), (f"  {allocator.change}", key % "marked")]
+            for name, k in both:
+                result.append(Spec(name, what, mode, lambda get, k=k: get(k), better=better))
+                if load.name == "half":
+                    blanks = " " * (len(name) - len(name.lstrip()) + 2)
+                    result.append(Spec(blanks + HUGE, "%", mode, lambda get, k=k: get(f"huge_{k}"), better="higher"))
             result += [
-                Spec(row(unit, load, limit, allocator), what, mode, value("default"), better=better),
-                *([Spec("  huge pages in its heap", "%", mode, value("default", "huge_"), better="higher")]
-                  if load.name == "half" else []),
-                Spec(f"  {allocator.change}", what, mode, value("marked"), better=better),
-                *([Spec("    huge pages in its heap", "%", mode, value("marked", "huge_"), better="higher")]
-                  if load.name == "half" else []),
-                Spec("    of the memory that it freed, marked; 0: no result of marking", "%", mode, value("marked", "marked_"),
-                     better="higher"),
-                Spec("    memory and swap that it holds at the end, of the unmodified one's", "%", mode, holds),
+                Spec(f"    {MARKED}", "%", mode, lambda get, k=key: get("marked_" + k % "marked"), better="higher"),
+                Spec("    memory and swap that it holds at the end, of the unmodified one's", "%", mode,
+                     lambda get, k=key: 100 * get("mib_" + k % "marked") / get("mib_" + k % "default")),
             ]
     return result
 
@@ -224,11 +222,9 @@ def allocator_table() -> list[tuple[str, str]]:
         for allocator in ALLOCATORS:
             key = row(unit, load, limit, allocator)
             marked = f"{key} > {allocator.change}"
-            lines += [(f"  {allocator.name}", key), ("    marking", marked),
-                      ("    freed memory marked, %", f"{marked} > of the memory that it freed, marked; 0: no result of marking")]
+            lines += [(f"  {allocator.name}", key), ("    marking", marked), ("    freed memory marked, %", f"{marked} > {MARKED}")]
             if load.name == "half":
-                lines += [("    huge pages, %", f"{key} > huge pages in its heap"),
-                          ("    huge pages, marking, %", f"{marked} > huge pages in its heap")]
+                lines += [("    huge pages, %", f"{key} > {HUGE}"), ("    huge pages, marking, %", f"{marked} > {HUGE}")]
     return lines
 
 
