@@ -10,18 +10,20 @@ place has been executed since it was written to. An entry of harness/mutants/TOP
   + false
   first: program:parallel_zap -t helpers_stay_on_their_node
   equivalent: reason
+  litmus: parallel-zap-join
 
 The number is unique among all topics. The original text is an expression, or
 one statement or more, which end with a semicolon; it occurs once in the file,
 or in the function that is named after the file. A space matches any white
-space. The mutated text of a statement may be empty. The last two lines are
-optional: tests to run before all others, and the reason why the mutant
-behaves as the original does, so that it is not run. Lines of a '#' are
-comments.
+space. The mutated text of a statement may be empty. The other lines are
+optional: tests to run before all others; the reason why the mutant behaves as
+the original does, so that it is not run; the file of Documentation/litmus-tests/mm
+that proves that the original is needed, which an emulator does not show. Lines
+of a '#' are comments.
 
   mutate.py check TREE    print "ok" or "FAIL" for each topic
-  mutate.py list          print topic, number, name, hash, "equivalent" or "-",
-                          and the first tests, separated by tabs
+  mutate.py list          print topic, number, name, hash, what decides it without
+                          a boot or "-", and the first tests, separated by tabs
   mutate.py apply TREE    rewrite the files of the kernel tree TREE
 """
 
@@ -32,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+LITMUS = HERE.parent.parent / "Documentation/litmus-tests/mm"
 TESTS = re.compile(r"(^|/)(tests?|test_\w+|\w+_kunit|Documentation|tools)(/|\.|$)")
 
 SELECTOR = """\
@@ -99,6 +102,7 @@ class Mutant:
     new: str
     first: list[str]
     equivalent: str
+    litmus: str
 
     def __str__(self) -> str:
         return f"{self.topic} {self.number} {self.name}"
@@ -123,7 +127,7 @@ def parse(topic: str, text: str) -> Mutant:
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     try:
         (number, name), (file, *function), old, new = lines[0].split(), lines[1].split(), lines[2], lines[3]
-        mutant = Mutant(topic, int(number), name, file, " ".join(function), old[1:].strip(), new[1:].strip(), [], "")
+        mutant = Mutant(topic, int(number), name, file, " ".join(function), old[1:].strip(), new[1:].strip(), [], "", "")
     except (ValueError, IndexError):
         raise MutantError(f"{topic}: '{lines[0]}': give number and name, file, '- original', '+ mutated'") from None
     if old[:1] != "-" or new[:1] != "+" or not mutant.old:
@@ -134,8 +138,12 @@ def parse(topic: str, text: str) -> Mutant:
             mutant.first.append(value)
         elif key == "equivalent":
             mutant.equivalent = value
+        elif key == "litmus" and (LITMUS / f"{value}.litmus").exists():
+            mutant.litmus = value
+        elif key == "litmus":
+            raise MutantError(f"{mutant}: there is no {value}.litmus in Documentation/litmus-tests/mm")
         else:
-            raise MutantError(f"{mutant}: '{line}': only first: and equivalent: may follow")
+            raise MutantError(f"{mutant}: '{line}': only first:, equivalent: and litmus: may follow")
     if TESTS.search(mutant.file):
         raise MutantError(f"{mutant}: {mutant.file} is a test: mutate the code that it tests")
     if mutant.new and mutant.statement != mutant.new.endswith((";", "}")):
@@ -265,8 +273,8 @@ def main(argv: list[str]) -> int:
                 return 0 if check(Path(tree), load()) else 1
             case ["list"]:
                 for each in load():
-                    print(each.topic, each.number, each.name, each.hash, "equivalent" if each.equivalent else "-",
-                          *each.first, sep="\t")
+                    decided = "equivalent" if each.equivalent else f"killed by litmus {each.litmus}" if each.litmus else "-"
+                    print(each.topic, each.number, each.name, each.hash, decided, *each.first, sep="\t")
             case ["apply", tree]:
                 apply(Path(tree), load())
             case _:
