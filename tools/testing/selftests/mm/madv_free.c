@@ -11,52 +11,12 @@
  * it with memory.reclaim.
  */
 #define _GNU_SOURCE
+#define NEEDS	NULL
 #include "lazyfree_util.h"
 
-FIXTURE(madv_free)
-{
-	struct lazyfree_test t;
-	char *p;
-	char *drain;
-	const char *group;
-	bool has_undo;
-};
+#define NO_UNDO	"no MADV_FREE_UNDO"
 
-/* Sizes of folios, and either LRU */
-FIXTURE_VARIANT(madv_free)
-{
-	size_t folio;		/* bytes */
-	const char *lru_gen;	/* of LRU_GEN */
-};
-
-FIXTURE_VARIANT_ADD(madv_free, small) { 0, "n" };
-FIXTURE_VARIANT_ADD(madv_free, mthp_lru_gen) { 64 << 10, "y" };
-FIXTURE_VARIANT_ADD(madv_free, thp) { 2 << 20, "n" };
-FIXTURE_VARIANT_ADD(madv_free, thp_lru_gen) { 2 << 20, "y" };
-
-FIXTURE_SETUP(madv_free)
-{
-	const char *missing = lazyfree_setup(&self->t, variant->folio,
-					     variant->lru_gen, NULL);
-
-	if (missing)
-		SKIP(return, "%s", missing);
-	self->p = self->t.p;
-	self->group = self->t.group;
-	self->drain = map_anon(psize());
-	ASSERT_NE(MAP_FAILED, self->drain);
-}
-
-FIXTURE_TEARDOWN(madv_free)
-{
-	lazyfree_teardown(&self->t);
-}
-
-/* Frees, and drains the batch in which freed pages wait. */
-static int madv_free(char *p, size_t size, char *drain)
-{
-	return advise(p, size, MADV_FREE) ?: advise(drain, psize(), MADV_FREE);
-}
+#define NO_UNDO	"no MADV_FREE_UNDO"
 
 /* The first MADV_FREE_UNDO of a process makes MADV_FREE record ranges. */
 static bool arm(struct lazyfree_test *t)
@@ -64,9 +24,7 @@ static bool arm(struct lazyfree_test *t)
 	return undo(t->p, psize()) != -EINVAL;
 }
 
-#define NO_UNDO	"no MADV_FREE_UNDO"
-
-TEST_F(madv_free, reads_zero_or_old)
+TEST_F(lazyfree, reads_zero_or_old)
 {
 	for (int round = 0; round < 2; round++) {
 		ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
@@ -74,28 +32,27 @@ TEST_F(madv_free, reads_zero_or_old)
 	}
 }
 
-TEST_F(madv_free, reclaimed_reads_zero)
+TEST_F(lazyfree, reclaimed_reads_zero)
 {
 	long before = vm_event("pglazyfreed");
 
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	force_read_pages(self->p, REGION / psize(), psize());
 	EXPECT_EQ(0, drop(self->group, self->p, REGION));
 	EXPECT_LE(before + (long)(REGION / psize()),
 		  vm_event("pglazyfreed"));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	check_not_marked(_metadata, &self->t, self->p, 0);
 	stamp_pages(self->p, REGION);
 	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-TEST_F(madv_free, partly_reclaimed_never_comes_back)
+TEST_F(lazyfree, partly_reclaimed_never_comes_back)
 {
 	bool *zero = calloc(REGION / psize(), sizeof(*zero));
 
 	ASSERT_NE(NULL, zero);
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	for (int round = 0; round < 8; round++) {
 		group_write(self->group, "memory.reclaim", "1M");
 		for (size_t i = 0; i < REGION / psize(); i++) {
@@ -112,17 +69,16 @@ TEST_F(madv_free, partly_reclaimed_never_comes_back)
 	free(zero);
 }
 
-TEST_F(madv_free, a_write_keeps)
+TEST_F(lazyfree, a_write_keeps)
 {
 	size_t step = (variant->folio ?: psize()) * 2;
 	unsigned long word = 0xf00d;
 
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	/* A word at the end of every other folio */
 	for (size_t i = 0; i < REGION; i += step)
 		*(unsigned long *)(self->p + i + step / 2 - sizeof(word)) = word;
-	for (int round = 0; round < 5; round++)
-		reclaim_group(self->group);
+	reclaim_group(self->group);
 
 	for (size_t i = 0; i < REGION; i += step) {
 		size_t last = i + step / 2 - psize();
@@ -138,14 +94,13 @@ TEST_F(madv_free, a_write_keeps)
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 }
 
-TEST_F(madv_free, half_of_each_folio)
+TEST_F(lazyfree, half_of_each_folio)
 {
 	size_t step = variant->folio ?: 2 * psize();
 
 	for (size_t i = 0; i < REGION; i += step)
-		ASSERT_EQ(0, madv_free(self->p + i, step / 2, self->drain));
-	for (int round = 0; round < 3; round++)
-		reclaim_group(self->group);
+		ASSERT_EQ(0, lazyfree(self->p + i, step / 2));
+	reclaim_group(self->group);
 	for (size_t i = 0; i < REGION; i += step) {
 		size_t half = i + step / 2;
 
@@ -154,7 +109,7 @@ TEST_F(madv_free, half_of_each_folio)
 	}
 }
 
-TEST_F(madv_free, of_a_parent_leaves_the_child_its_pages)
+TEST_F(lazyfree, of_a_parent_leaves_the_child_its_pages)
 {
 	int begin[2];
 	pid_t pid;
@@ -169,19 +124,18 @@ TEST_F(madv_free, of_a_parent_leaves_the_child_its_pages)
 			_exit(2);
 		_exit(pages_not(PAGE_OLD, self->p, REGION, 0) != 0);
 	}
-	EXPECT_EQ(0, madv_free(self->p, REGION, self->drain));
-	for (int round = 0; round < 3; round++)
-		reclaim_group(self->group);
+	EXPECT_EQ(0, lazyfree(self->p, REGION));
+	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 	close(begin[1]);
 	EXPECT_EQ(0, wait_status(pid));
 }
 
-TEST_F(madv_free, then_fork)
+TEST_F(lazyfree, then_fork)
 {
 	pid_t pid;
 
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -189,27 +143,25 @@ TEST_F(madv_free, then_fork)
 			_exit(1);
 		/* The child keeps the pages that it writes. */
 		stamp_range(self->p, REGION, stamp_of(1));
-		for (int round = 0; round < 3; round++)
-			reclaim_group(self->group);
+		reclaim_group(self->group);
 		_exit(pages_not(PAGE_OLD, self->p, REGION, 1) ? 2 : 0);
 	}
 	EXPECT_EQ(0, wait_status(pid));
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 }
 
-TEST_F(madv_free, mlock)
+TEST_F(lazyfree, mlock)
 {
 	ASSERT_EQ(0, mlock(self->p, REGION));
-	EXPECT_EQ(-EINVAL, madv_free(self->p, REGION, self->drain));
+	EXPECT_EQ(-EINVAL, lazyfree(self->p, REGION));
 	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 	ASSERT_EQ(0, munlock(self->p, REGION));
 
 	/* mlock() faults freed pages in as a store does. */
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	ASSERT_EQ(0, mlock(self->p, REGION));
-	for (int round = 0; round < 3; round++)
-		reclaim_group(self->group);
+	reclaim_group(self->group);
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 	EXPECT_EQ((long)(REGION / psize()), resident_pages(self->p, REGION));
 	ASSERT_EQ(0, munlock(self->p, REGION));
@@ -217,12 +169,12 @@ TEST_F(madv_free, mlock)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-TEST_F(madv_free, mprotect_and_mremap)
+TEST_F(lazyfree, mprotect_and_mremap)
 {
 	char *to = map_aligned(REGION);
 
 	ASSERT_NE(MAP_FAILED, to);
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ));
 	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
 	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ | PROT_WRITE));
@@ -237,7 +189,7 @@ TEST_F(madv_free, mprotect_and_mremap)
 	munmap(to, REGION);
 }
 
-TEST_F(madv_free, a_reference_keeps)
+TEST_F(lazyfree, a_reference_keeps)
 {
 	struct iovec iov = { self->p, 4 * psize() };
 	char *copy = malloc(4 * psize());
@@ -247,9 +199,8 @@ TEST_F(madv_free, a_reference_keeps)
 	ASSERT_EQ(0, pipe(fds));
 	if (vmsplice(fds[1], &iov, 1, 0) != (ssize_t)iov.iov_len)
 		SKIP(return, "no vmsplice()");
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
-	for (int round = 0; round < 3; round++)
-		reclaim_group(self->group);
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
+	reclaim_group(self->group);
 	/* The pipe has the contents of the time of vmsplice(). */
 	ASSERT_EQ((ssize_t)iov.iov_len, read(fds[0], copy, iov.iov_len));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, copy, iov.iov_len, 0));
@@ -257,7 +208,7 @@ TEST_F(madv_free, a_reference_keeps)
 	free(copy);
 }
 
-TEST_F(madv_free, of_swapped_pages)
+TEST_F(lazyfree, of_swapped_pages)
 {
 	const bool armed = arm(&self->t);
 
@@ -266,7 +217,7 @@ TEST_F(madv_free, of_swapped_pages)
 	if (read_value("/proc/self/status", "VmSwap") < (long)(REGION / 2048))
 		SKIP(return, "no swap");
 	/* MADV_FREE frees the swap entries, so the contents are lost at once. */
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	EXPECT_EQ(0, read_value("/proc/self/status", "VmSwap"));
 	if (armed)
 		EXPECT_EQ(-ENODATA, undo(self->p, REGION));
@@ -274,7 +225,7 @@ TEST_F(madv_free, of_swapped_pages)
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
 }
 
-TEST_F(madv_free, memory_max_is_no_oom)
+TEST_F(lazyfree, memory_max_is_no_oom)
 {
 	char *p;
 
@@ -297,35 +248,39 @@ TEST_F(madv_free, memory_max_is_no_oom)
 
 /* MADV_FREE_UNDO */
 
-TEST_F(madv_free, undo)
+TEST_F(lazyfree, undo)
 {
 	const size_t half = REGION / 2;
 
 	/* Unless a process has used MADV_FREE_UNDO, MADV_FREE records nothing. */
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	if (!arm(&self->t))
 		SKIP(return, NO_UNDO);
 	check_undo(_metadata, &self->t, self->p + psize(), REGION - psize(), false);
 
 	/* One page, which waits in a batch; then all; then two ranges at once. */
+	lazyfree_renew(&self->t);
 	ASSERT_EQ(0, madvise(self->p, psize(), MADV_FREE));
 	check_undo(_metadata, &self->t, self->p, psize(), true);
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	lazyfree_renew(&self->t);
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	check_undo(_metadata, &self->t, self->p, REGION, true);
-	ASSERT_EQ(0, madv_free(self->p, half, self->drain));
-	ASSERT_EQ(0, madv_free(self->p + half, half, self->drain));
+	lazyfree_renew(&self->t);
+	ASSERT_EQ(0, lazyfree(self->p, half));
+	ASSERT_EQ(0, lazyfree(self->p + half, half));
 	check_undo(_metadata, &self->t, self->p + MB, REGION - 2 * MB, true);
 
 	/* The loss of a page does not concern the range beside. */
-	ASSERT_EQ(0, madv_free(self->p, half, self->drain));
-	ASSERT_EQ(0, madv_free(self->p + half, half, self->drain));
+	lazyfree_renew(&self->t);
+	ASSERT_EQ(0, lazyfree(self->p, half));
+	ASSERT_EQ(0, lazyfree(self->p + half, half));
 	ASSERT_EQ(0, madvise(self->p + half - psize(), psize(), MADV_DONTNEED));
 	check_undo(_metadata, &self->t, self->p + half, half, true);
 	EXPECT_EQ(-ENODATA, undo(self->p, half));
 	EXPECT_EQ(1, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-TEST_F(madv_free, undo_after_events)
+TEST_F(lazyfree, undo_after_events)
 {
 	const struct lazyfree_event *e;
 	const char *missing;
@@ -339,7 +294,7 @@ TEST_F(madv_free, undo_after_events)
 			const size_t size = 4 * MB;
 
 			lazyfree_renew(&self->t);
-			ASSERT_EQ(0, madv_free(p, size, self->drain));
+			ASSERT_EQ(0, lazyfree(p, size));
 			if (reclaim)
 				group_write(self->group, "memory.reclaim", "2M");
 			missing = e->run(&self->t, p, size);
@@ -361,15 +316,15 @@ enum fill { FAULTS, COLLAPSE, KHUGEPAGED, FREE_AGAIN, FILLS };
  * The first half of a huge page is freed and dropped, with half of each folio
  * beyond, and then the holes are filled.
  */
-TEST_F(madv_free, undo_of_filled_holes)
+TEST_F(lazyfree, undo_of_filled_holes)
 {
 	const size_t part = 32 << 10;
 
-	if (self->drain && undo(self->drain, psize()) == -EINVAL)
+	if (!arm(&self->t))
 		SKIP(return, NO_UNDO);
 	for (int fill = 0; fill < FILLS; fill++) {
 		lazyfree_renew(&self->t);
-		ASSERT_EQ(0, madv_free(self->p, MB, self->drain));
+		ASSERT_EQ(0, lazyfree(self->p, MB));
 		ASSERT_EQ(0, drop(self->group, self->p, MB));
 		switch (fill) {
 		case FAULTS:
@@ -392,7 +347,7 @@ TEST_F(madv_free, undo_of_filled_holes)
 			thp_pop_settings();
 			break;
 		case FREE_AGAIN:
-			ASSERT_EQ(0, madv_free(self->p, MB, self->drain));
+			ASSERT_EQ(0, lazyfree(self->p, MB));
 			break;
 		}
 		EXPECT_EQ(-ENODATA, check_undo(_metadata, &self->t, self->p, MB, false))
@@ -400,32 +355,7 @@ TEST_F(madv_free, undo_of_filled_holes)
 	}
 }
 
-/* Returns how many pages of the range PAGEMAP_SCAN reports as present. */
-static long scan_present(int pagemap, char *p, size_t size)
-{
-	struct page_region regions[64];
-	struct pm_scan_arg arg = {
-		.size = sizeof(arg), .start = (uintptr_t)p, .end = (uintptr_t)p + size,
-		.vec = (uintptr_t)regions, .vec_len = ARRAY_SIZE(regions),
-		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-	};
-	long nr = 0;
-	int n;
-
-	while (arg.start < arg.end) {
-		n = ioctl(pagemap, PAGEMAP_SCAN, &arg);
-		if (n < 0)
-			return -1;
-		for (int i = 0; i < n; i++)
-			nr += (regions[i].end - regions[i].start) / psize();
-		arg.start = arg.walk_end;
-	}
-
-	return nr;
-}
-
-TEST_F(madv_free, pagemap_shows_the_lost_pages)
+TEST_F(lazyfree, pagemap_shows_the_lost_pages)
 {
 	const size_t nr = REGION / psize();
 	long present = nr;
@@ -435,16 +365,15 @@ TEST_F(madv_free, pagemap_shows_the_lost_pages)
 		SKIP(return, NO_UNDO);
 	there = calloc(nr, sizeof(*there));
 	ASSERT_NE(NULL, there);
-	ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
 	for (int i = 0; i < ROUNDS && present == (long)nr; i++) {
 		group_write(self->group, "memory.reclaim", "1M");
 		present = resident_pages(self->p, REGION);
 	}
 	ASSERT_GT((long)nr, present);
 	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
-	for (int i = 0; i < 3; i++)
-		reclaim_group(self->group);
-	EXPECT_EQ(present, scan_present(self->t.pagemap, self->p, REGION));
+	reclaim_group(self->group);
+	EXPECT_EQ(present, scan_pages(self->t.pagemap, self->p, REGION));
 	for (size_t i = 0; i < nr; i++)
 		there[i] = pagemap_is_populated(self->t.pagemap, self->p + i * psize());
 	for (size_t i = 0; i < nr; i++)
@@ -454,14 +383,14 @@ TEST_F(madv_free, pagemap_shows_the_lost_pages)
 }
 
 /* Beyond the limit MADV_FREE records nothing, and keeps its semantics. */
-TEST_F(madv_free, undo_beyond_the_limit)
+TEST_F(lazyfree, undo_beyond_the_limit)
 {
 	const size_t half = REGION / 2;
 
 	if (write_text(KNOBS "max_ranges_per_mm", "1") || !arm(&self->t))
 		SKIP(return, "no " KNOBS "max_ranges_per_mm");
-	ASSERT_EQ(0, madv_free(self->p, MB, self->drain));
-	ASSERT_EQ(0, madv_free(self->p + half, MB, self->drain));
+	ASSERT_EQ(0, lazyfree(self->p, MB));
+	ASSERT_EQ(0, lazyfree(self->p + half, MB));
 	EXPECT_EQ(-ENODATA, undo(self->p + half, MB));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + half, MB, half / psize()));
 	/* The range of the middle would leave two. */
@@ -476,7 +405,7 @@ static void user_free(struct user *u, size_t first, size_t n)
 	user_lazy(u, first, n, MADV_FREE);
 }
 
-TEST_F(madv_free, race)
+TEST_F(lazyfree, race)
 {
 	void (*undo_or_store)(struct user *, size_t, size_t) =
 		arm(&self->t) ? user_undo : user_store;
@@ -511,11 +440,11 @@ static long node_pages(const char *name)
 }
 
 /* Monitors take memory.current - inactive_file as the working set of a group. */
-TEST_F(madv_free, counts_as_inactive_file)
+TEST_F(lazyfree, counts_as_inactive_file)
 {
 	const long size = 64 * MB, pages = size / psize(), most = pages * 7 / 8;
 	const char *group = self->group;
-	long file = vm_event("nr_inactive_file"), of_nodes, available, used;
+	long file, of_nodes, available, used;
 	char *p = map_aligned(size), current[80];
 
 	ASSERT_NE(MAP_FAILED, p);
@@ -528,7 +457,7 @@ TEST_F(madv_free, counts_as_inactive_file)
 	of_nodes = node_pages("nr_inactive_file");
 	available = read_value("/proc/meminfo", "MemAvailable");
 
-	ASSERT_EQ(0, madv_free(p, size, self->drain));
+	ASSERT_EQ(0, lazyfree(p, size));
 	write_text("/proc/sys/vm/stat_refresh", "1");
 	EXPECT_LE(file + most, vm_event("nr_inactive_file"));
 	EXPECT_LE((file + most) * (long)(psize() / KB),
@@ -543,12 +472,18 @@ TEST_F(madv_free, counts_as_inactive_file)
 		EXPECT_LE(most * psize(), group_read(group, "memory.stat", "lazyfree"));
 		EXPECT_LE(most * psize() / (long)KB, read_value("/proc/meminfo", "LazyFree"));
 		EXPECT_LE(most, node_pages("nr_lazyfree"));
+		/* Reclaim finds that the pages are written, and in use. */
+		stamp_pages(p, size);
+		for (int round = 0; round < ROUNDS; round++)
+			group_write(group, "memory.reclaim", "64M swappiness=0");
+		EXPECT_GE(size / 8, group_read(group, "memory.stat", "lazyfree"));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, p, size, 0));
 	}
 	munmap(p, size);
 	EXPECT_GE(8 * (long)MB, group_read(group, "memory.stat", "inactive_file"));
 }
 
-TEST_F(madv_free, is_dropped_before_others_are_swapped_out)
+TEST_F(lazyfree, is_dropped_before_others_are_swapped_out)
 {
 	const size_t size = 40 * MB;
 	const long before = vm_event("pswpout");
@@ -562,7 +497,7 @@ TEST_F(madv_free, is_dropped_before_others_are_swapped_out)
 	madvise(p, 2 * size, self->t.advice);
 	stamp_pages(p, size);
 	ASSERT_EQ(0, group_write(self->group, "memory.max", "67108864"));
-	ASSERT_EQ(0, madv_free(p, size, self->drain));
+	ASSERT_EQ(0, lazyfree(p, size));
 	/* The limit lets 16 MiB more of 40 MiB in. */
 	stamp_pages(p + size, size);
 	EXPECT_GE(before + 32, vm_event("pswpout"));
@@ -572,7 +507,7 @@ TEST_F(madv_free, is_dropped_before_others_are_swapped_out)
 }
 
 /* By default older page cache goes, too; with "first" only freed pages do. */
-TEST_F(madv_free, policy)
+TEST_F(lazyfree, policy)
 {
 	const char *const policies[] = { "fair", "first" };
 	const char *group = self->group;
@@ -586,7 +521,7 @@ TEST_F(madv_free, policy)
 		cache = read_cache(group, 2 * REGION);
 		if (cache < before + (long)REGION)
 			SKIP(return, "no block device");
-		ASSERT_EQ(0, madv_free(self->p, REGION, self->drain));
+		ASSERT_EQ(0, lazyfree(self->p, REGION));
 		for (int round = 0; round < 4; round++)
 			group_write(group, "memory.reclaim", "1M swappiness=0");
 		lost[i] = cache - group_read(group, "memory.stat", "file");
