@@ -668,6 +668,7 @@ enum knowledge {
 	ZEROED,		/* in use: the page reads zero */
 	LAZY,		/* freed or marked, had its stamps: these or zero */
 	LAZY_ZEROED,	/* freed or marked while it was zero */
+	LOST,		/* the call said that it may be zero, or it has its stamps */
 };
 
 /* A thread with its own part of the pages */
@@ -701,13 +702,19 @@ static inline void user_check(struct user *u, const char *when, size_t i)
 			state == PAGE_ZERO ? "zero" : "neither", known);
 }
 
-/* Frees or marks pages. */
+/* Frees or marks pages. ENODATA says that the kernel has zapped some. */
 static inline void user_lazy(struct user *u, size_t first, size_t n, int advice)
 {
-	madvise(user_page(u, first), n * psize(), advice);
-	for (size_t i = first; i < first + n; i++)
-		u->knows[i] = u->knows[i] == STAMPED ? LAZY :
-			      u->knows[i] == ZEROED ? LAZY_ZEROED : u->knows[i];
+	const int ret = advise(user_page(u, first), n * psize(), advice);
+
+	for (size_t i = first; i < first + n; i++) {
+		if (u->knows[i] == ZEROED)
+			u->knows[i] = LAZY_ZEROED;
+		else if (ret == -ENODATA && u->knows[i] != LAZY_ZEROED)
+			u->knows[i] = LOST;
+		else if (u->knows[i] == STAMPED)
+			u->knows[i] = LAZY;
+	}
 }
 
 /*
@@ -833,6 +840,29 @@ FIXTURE_SETUP(lazyfree)
 }
 
 FIXTURE_TEARDOWN(lazyfree)
+{
+	lazyfree_end(&self->t);
+}
+
+/* The same with single pages and the classic LRU only */
+FIXTURE(single)
+{
+	struct lazyfree_test t;
+	char *p;
+	const char *group;
+};
+
+FIXTURE_SETUP(single)
+{
+	const char *missing = lazyfree_begin(&self->t, 0, "n", NEEDS);
+
+	if (missing)
+		SKIP(return, "%s", missing);
+	self->p = self->t.p;
+	self->group = self->t.group;
+}
+
+FIXTURE_TEARDOWN(single)
 {
 	lazyfree_end(&self->t);
 }

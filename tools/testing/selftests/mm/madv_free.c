@@ -16,8 +16,6 @@
 
 #define NO_UNDO	"no MADV_FREE_UNDO"
 
-#define NO_UNDO	"no MADV_FREE_UNDO"
-
 /* The first MADV_FREE_UNDO of a process makes MADV_FREE record ranges. */
 static bool arm(struct lazyfree_test *t)
 {
@@ -383,7 +381,7 @@ TEST_F(lazyfree, pagemap_shows_the_lost_pages)
 }
 
 /* Beyond the limit MADV_FREE records nothing, and keeps its semantics. */
-TEST_F(lazyfree, undo_beyond_the_limit)
+TEST_F(single, undo_beyond_the_limit)
 {
 	const size_t half = REGION / 2;
 
