@@ -287,7 +287,10 @@ static inline bool has_huge(char *p, size_t size)
 	return check_huge_anon(p, REGION, size / HPAGE_SIZE, HPAGE_SIZE);
 }
 
-/* Reads @size bytes of a block device. Returns the page cache of @group. */
+/*
+ * Reads @size bytes of a block device, and so fills the page cache of @group.
+ * Returns the bytes that the group has in the page cache.
+ */
 static inline long read_cache(const char *group, size_t size)
 {
 	FILE *f = fopen("/proc/partitions", "r");
@@ -626,6 +629,13 @@ struct race {
 	atomic_ulong errors;
 };
 
+static inline void *do_nothing(void *arg)
+{
+	while (true)
+		pause();
+	return NULL;
+}
+
 static inline void *reclaim_all_the_time(void *arg)
 {
 	struct race *race = arg;
@@ -806,14 +816,26 @@ static inline int run_race(struct race *race, size_t size, int rounds,
 }
 
 /*
- * The fixture of all tests that use the region. A program defines NEEDS, the
- * sysfs file without which it skips, or NULL.
+ * Fixtures of all tests that use the region. A program defines NEEDS, the sysfs
+ * file without which it skips, or NULL.
  */
+#define LAZYFREE_FIELDS							\
+	struct lazyfree_test t;						\
+	char *p;							\
+	const char *group
+
+#define LAZYFREE_SETUP(folio, lru_gen) do {				\
+	const char *missing = lazyfree_begin(&self->t, folio, lru_gen, NEEDS); \
+									\
+	if (missing)							\
+		SKIP(return, "%s", missing);				\
+	self->p = self->t.p;						\
+	self->group = self->t.group;					\
+} while (0)
+
 FIXTURE(lazyfree)
 {
-	struct lazyfree_test t;
-	char *p;
-	const char *group;
+	LAZYFREE_FIELDS;
 };
 
 /* Sizes of folios, and either LRU */
@@ -830,13 +852,7 @@ FIXTURE_VARIANT_ADD(lazyfree, thp_lru_gen) { 2 << 20, "y" };
 
 FIXTURE_SETUP(lazyfree)
 {
-	const char *missing = lazyfree_begin(&self->t, variant->folio,
-					     variant->lru_gen, NEEDS);
-
-	if (missing)
-		SKIP(return, "%s", missing);
-	self->p = self->t.p;
-	self->group = self->t.group;
+	LAZYFREE_SETUP(variant->folio, variant->lru_gen);
 }
 
 FIXTURE_TEARDOWN(lazyfree)
@@ -844,22 +860,15 @@ FIXTURE_TEARDOWN(lazyfree)
 	lazyfree_end(&self->t);
 }
 
-/* The same with single pages and the classic LRU only */
+/* Single pages, and the classic LRU */
 FIXTURE(single)
 {
-	struct lazyfree_test t;
-	char *p;
-	const char *group;
+	LAZYFREE_FIELDS;
 };
 
 FIXTURE_SETUP(single)
 {
-	const char *missing = lazyfree_begin(&self->t, 0, "n", NEEDS);
-
-	if (missing)
-		SKIP(return, "%s", missing);
-	self->p = self->t.p;
-	self->group = self->t.group;
+	LAZYFREE_SETUP(0, "n");
 }
 
 FIXTURE_TEARDOWN(single)

@@ -718,13 +718,6 @@ TEST_F(lazyfree, ksm_unstable_tree)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-static void *do_nothing(void *arg)
-{
-	while (true)
-		pause();
-	return NULL;
-}
-
 /* Uses memory until NUMA balancing has scanned this address space twice. */
 static bool be_scanned(char *p, size_t size)
 {
@@ -775,7 +768,9 @@ TEST_F(lazyfree, numa_balancing)
 		updates[marked] = group_read(self->group, "memory.stat",
 					     "numa_pte_updates") - before;
 	}
-	EXPECT_LT(updates[1], updates[0]);
+	/* The counter has little to count where pages are huge. */
+	if (!huge)
+		EXPECT_LT(updates[1], updates[0]);
 }
 
 /* Races */
