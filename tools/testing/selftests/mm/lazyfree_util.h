@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Helpers of the tests of MADV_FREE and MADV_SPLITTABLE: a region in folios of
- * each size, in a memory cgroup that the test can reclaim with either LRU;
- * events that may happen to a freed or marked range; and threads for races.
+ * Helpers of the tests of MADV_FREE and MADV_SPLITTABLE. Each test has a region
+ * in folios of one size, in a memory cgroup that it can reclaim with either LRU.
+ * There are events that can happen to a range, and threads for races.
  *
  * Marked pages do not appear in pagemap, so resident_pages() uses mincore(2).
  */
@@ -174,6 +174,7 @@ static const struct setting lazyfree_settings[] = {
 	{ KNOBS "policy", "fair" },
 	{ LRU_GEN },
 	{ "/sys/kernel/mm/ksm/run", "0" },
+	{ "/proc/sys/vm/watermark_boost_factor", "0" },
 	{ "/proc/sys/kernel/numa_balancing" },
 	{ NUMA_DEBUG "scan_delay_ms" },
 	{ NUMA_DEBUG "scan_period_min_ms" },
@@ -240,29 +241,30 @@ static inline const char *lazyfree_prepare(struct lazyfree_test *t, size_t folio
 }
 
 /**
- * lazyfree_begin() - Prepare a region of stamped memory.
+ * lazyfree_begin() - Prepare a region of stamped memory, or skip.
  * @t: the test
  * @folio: bytes of each folio, 0 for single pages
  * @lru_gen: "y" for MGLRU, "n" for the classic LRU
  * @needed: sysfs file that the test needs, or NULL
  *
- * Return: the missing feature, with all settings as before, or NULL.
+ * If the test skips, all settings are as before.
  */
-static inline const char *lazyfree_begin(struct lazyfree_test *t, size_t folio,
-					 const char *lru_gen, const char *needed)
+static inline void lazyfree_begin(struct __test_metadata *_metadata,
+				  struct lazyfree_test *t, size_t folio,
+				  const char *lru_gen, const char *needed)
 {
 	const char *missing;
 
 	if (geteuid())
-		return "not root";
+		SKIP(return, "not root");
 	if (needed && access(needed, F_OK))
-		return "no " KNOBS ": CONFIG_MADV_SPLITTABLE";
+		SKIP(return, "no %s: CONFIG_MADV_SPLITTABLE", needed);
 	snprintf(t->group, sizeof(t->group), CGROUP "lazyfree_test_%d", getpid());
 	missing = lazyfree_prepare(t, folio, lru_gen);
-	if (missing)
+	if (missing) {
 		lazyfree_end(t);
-
-	return missing;
+		SKIP(return, "%s", missing);
+	}
 }
 
 /* Allows folios of 2 MiB where the caller has asked for huge pages. */
@@ -315,6 +317,30 @@ static inline long read_cache(const char *group, size_t size)
 	close(fd);
 
 	return group_read(group, "memory.stat", "file");
+}
+
+/*
+ * Forks a child that waits until @fd is closed. The child exits with 0 if it
+ * reads all stamps of the region then.
+ */
+static inline pid_t fork_reader(struct lazyfree_test *t, int *fd)
+{
+	int begin[2];
+	pid_t pid;
+	char c;
+
+	if (pipe(begin))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		close(begin[1]);
+		_exit(read(begin[0], &c, 1) != 0 ||
+		      pages_not(PAGE_OLD, t->p, REGION, 0));
+	}
+	close(begin[0]);
+	*fd = begin[1];
+
+	return pid;
 }
 
 /* Events */
@@ -620,7 +646,7 @@ static inline void check_unmark(struct __test_metadata *_metadata,
 
 struct user;
 
-/* What the threads of a race share; they choose their steps at random. */
+/* State that the threads of a race share. They choose their steps at random. */
 struct race {
 	char *p;
 	const char *group;
@@ -672,7 +698,7 @@ static inline void *collapse_all_the_time(void *arg)
 	return NULL;
 }
 
-/* What the owner of a page knows of it */
+/* Knowledge that the owner of a page has of it */
 enum knowledge {
 	STAMPED,	/* in use: the page has its stamps */
 	ZEROED,		/* in use: the page reads zero */
@@ -770,7 +796,7 @@ static inline void *user_thread(void *arg)
 
 /**
  * run_race() - Run three threads in parts of the first @size bytes.
- * @race: what the threads share
+ * @race: state that the threads share
  * @size: bytes
  * @rounds: of each thread
  * @disturb: threads that run meanwhile, with @race
@@ -819,23 +845,11 @@ static inline int run_race(struct race *race, size_t size, int rounds,
  * Fixtures of all tests that use the region. A program defines NEEDS, the sysfs
  * file without which it skips, or NULL.
  */
-#define LAZYFREE_FIELDS							\
-	struct lazyfree_test t;						\
-	char *p;							\
-	const char *group
-
-#define LAZYFREE_SETUP(folio, lru_gen) do {				\
-	const char *missing = lazyfree_begin(&self->t, folio, lru_gen, NEEDS); \
-									\
-	if (missing)							\
-		SKIP(return, "%s", missing);				\
-	self->p = self->t.p;						\
-	self->group = self->t.group;					\
-} while (0)
-
 FIXTURE(lazyfree)
 {
-	LAZYFREE_FIELDS;
+	struct lazyfree_test t;
+	char *p;
+	const char *group;
 };
 
 /* Sizes of folios, and either LRU */
@@ -852,7 +866,9 @@ FIXTURE_VARIANT_ADD(lazyfree, thp_lru_gen) { 2 << 20, "y" };
 
 FIXTURE_SETUP(lazyfree)
 {
-	LAZYFREE_SETUP(variant->folio, variant->lru_gen);
+	lazyfree_begin(_metadata, &self->t, variant->folio, variant->lru_gen, NEEDS);
+	self->p = self->t.p;
+	self->group = self->t.group;
 }
 
 FIXTURE_TEARDOWN(lazyfree)
@@ -863,12 +879,16 @@ FIXTURE_TEARDOWN(lazyfree)
 /* Single pages, and the classic LRU */
 FIXTURE(single)
 {
-	LAZYFREE_FIELDS;
+	struct lazyfree_test t;
+	char *p;
+	const char *group;
 };
 
 FIXTURE_SETUP(single)
 {
-	LAZYFREE_SETUP(0, "n");
+	lazyfree_begin(_metadata, &self->t, 0, "n", NEEDS);
+	self->p = self->t.p;
+	self->group = self->t.group;
 }
 
 FIXTURE_TEARDOWN(single)
