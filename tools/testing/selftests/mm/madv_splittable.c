@@ -512,14 +512,16 @@ TEST_F(lazyfree, pagemap_hides_marked_pages)
 {
 	const size_t from = MB, size = 3 * MB, nr = size / psize();
 	const int fd = self->t.pagemap;
+	long wrong = 0;
 
 	ASSERT_EQ(0, mark(self->p + from, size));
 	EXPECT_EQ((long)nr, resident_pages(self->p + from, size));
 	EXPECT_EQ(0, scan_pages(fd, self->p + from, size));
 	EXPECT_EQ((long)(REGION / psize() - nr), scan_pages(fd, self->p, REGION));
 	for (size_t i = 0; i < REGION; i += psize())
-		ASSERT_EQ(i < from || i >= from + size,
-			  pagemap_is_populated(fd, self->p + i));
+		wrong += (i < from || i >= from + size) !=
+			 pagemap_is_populated(fd, self->p + i);
+	EXPECT_EQ(0, wrong);
 	check_undo(_metadata, &self->t, self->p + from, size, true);
 	EXPECT_EQ((long)(REGION / psize()), scan_pages(fd, self->p, REGION));
 }
@@ -681,8 +683,8 @@ TEST_F(single, ksm)
 	ASSERT_EQ(0, mark(self->p, half));
 	EXPECT_EQ(0, unmark(self->p, half));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, half, 0));
-	for (size_t i = half; i < REGION; i++)
-		ASSERT_EQ(1, self->p[i]);
+	EXPECT_EQ(1, self->p[half]);
+	EXPECT_EQ(0, memcmp(self->p + half, self->p + half + 1, half - 1));
 	ksm_stop();
 }
 
