@@ -635,10 +635,7 @@ TEST_F(lazyfree, debug_mode)
 
 /* khugepaged, KSM and NUMA balancing */
 
-static time_t deadline(void)
-{
-	return time(NULL) + PATIENCE / 3;
-}
+#define DEADLINE	(time(NULL) + PATIENCE / 3)
 
 TEST_F(single, khugepaged)
 {
@@ -650,19 +647,19 @@ TEST_F(single, khugepaged)
 	allow_huge_pages();
 	ASSERT_EQ(0, mark(self->p, half));
 	madvise(self->p, REGION, MADV_HUGEPAGE);
-	wait_until(deadline(), has_huge(self->p, half));
+	wait_until(DEADLINE, has_huge(self->p, half));
 	scans = thp_read_num("khugepaged/full_scans");
-	wait_until(deadline(), thp_read_num("khugepaged/full_scans") >= scans + 2);
+	wait_until(DEADLINE, thp_read_num("khugepaged/full_scans") >= scans + 2);
 	/* khugepaged skips page tables that are marked as a whole. */
 	EXPECT_TRUE(has_huge(self->p, half));
 	EXPECT_EQ(0, undo(self->p, half));
-	EXPECT_TRUE(wait_until(deadline(), has_huge(self->p, REGION)));
+	EXPECT_TRUE(wait_until(DEADLINE, has_huge(self->p, REGION)));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 
 	/* khugepaged fills zapped pages with zeroes, which are not the contents. */
 	ASSERT_EQ(0, mark(self->p, MB));
 	ASSERT_EQ(0, drop(self->group, self->p, MB));
-	wait_until(deadline(), resident_pages(self->p, MB));
+	wait_until(DEADLINE, resident_pages(self->p, MB));
 	EXPECT_EQ(-ENODATA, check_undo(_metadata, &self->t, self->p, MB, false));
 }
 
@@ -719,7 +716,7 @@ TEST_F(lazyfree, ksm_unstable_tree)
 /* Uses memory until NUMA balancing has scanned this address space twice. */
 static bool be_scanned(char *p, size_t size)
 {
-	const time_t end = deadline();
+	const time_t end = DEADLINE;
 	pthread_t other;
 
 	/* Of a single thread NUMA balancing only scans remote memory. */
