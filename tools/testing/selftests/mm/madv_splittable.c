@@ -12,10 +12,6 @@
 #define NEEDS	KNOBS "max_ranges_per_mm"
 #include "lazyfree_util.h"
 
-#ifndef __NR_mseal
-#define __NR_mseal	462
-#endif
-
 #ifndef PR_SET_MADV_SPLITTABLE_DEBUG
 #define PR_SET_MADV_SPLITTABLE_DEBUG	82
 #endif
