@@ -26,82 +26,47 @@
 /* Reclaim and MADV_UNSPLITTABLE work on parts of this size. */
 #define LAZYZAP_PIECE		SZ_2M
 
-/**
- * struct lazyzap_range - range of an address space
- * @node:	in lazyzap_tree.ranges
- * @age:	in lazyzap_tree.by_age, or empty if reclaim has nothing to zap
- * @start:	start address
- * @end:	end address (exclusive)
- * @cursor:	address where reclaim continues; it has seen the pages before
- * @stamp:	time of the call that marked the range, in jiffies
- * @pass:	last pass of reclaim that reached @end but had to skip a part
- * @marked:	MADV_SPLITTABLE marked the range, so reclaim may zap it
- * @freed:	the range may have lazyfree pages, so reclaim may drop these
- * @lost:	the contents of a page may be lost
- * @missed:	reclaim has skipped a part since @cursor was at @start
- */
+/* A range of an address space. It is marked, or has lazyfree pages, or both. */
 struct lazyzap_range {
 	struct rb_node node;
-	struct list_head age;
+	struct list_head age;	/* in by_age; empty if there is nothing to zap */
 	unsigned long start;
-	unsigned long end;
-	unsigned long cursor;
-	unsigned long stamp;
-	unsigned int pass;
-	bool marked;
-	bool freed;
-	bool lost;
-	bool missed;
+	unsigned long end;	/* exclusive, as all end addresses here */
+	unsigned long cursor;	/* reclaim has seen the pages before */
+	unsigned long stamp;	/* when the range was marked, in jiffies */
+	unsigned int pass;	/* last pass of reclaim that had to skip a part */
+	bool marked;		/* by MADV_SPLITTABLE: reclaim may zap it */
+	bool freed;		/* by MADV_FREE: reclaim may drop pages of it */
+	bool lost;		/* the contents of a page may be lost */
+	bool missed;		/* reclaim has skipped a part before @cursor */
 };
 
-/**
- * struct lazyzap_tree - ranges of a shard, or those that cross cells
- * @lock:	protects all fields and the ranges
- * @ranges:	ranges by address
- * @by_age:	marked ranges that reclaim may zap, roughly oldest first
- * @pages:	size of the ranges in @by_age, in pages
- * @zap_start:	start address of the part that is being zapped
- * @zap_end:	end address (exclusive) of this part, or 0 if there is none
- * @spare:	unused range for the next caller, or NULL
- *
- * Lock order: page table lock or lock of the list_lru, large tree, shard. A
- * task that holds one of these locks neither allocates nor sleeps.
+/*
+ * The ranges of a shard, or those that cross cells. Lock order: page table lock
+ * or lock of the list_lru, large tree, shard. A task that holds one of these
+ * locks neither allocates nor sleeps.
  */
 struct lazyzap_tree {
-	spinlock_t lock;
+	spinlock_t lock;	/* protects all fields and the ranges */
 	struct rb_root ranges;
-	struct list_head by_age;
-	unsigned long pages;
-	unsigned long zap_start;
-	unsigned long zap_end;
-	struct lazyzap_range *spare;
+	struct list_head by_age; /* that reclaim may zap, about oldest first */
+	unsigned long pages;	/* size of the ranges in @by_age */
+	unsigned long zap_start; /* part that is being zapped */
+	unsigned long zap_end;	/* or 0 */
+	struct lazyzap_range *spare; /* for the next range, or NULL */
 } ____cacheline_aligned_in_smp;
 
-/**
- * struct lazyzap_link - place of an address space in a list_lru
- * @lru:	in the list of the memcg that @link is charged to
- * @lm:		ranges of the address space
- */
+/* The place of an address space in the list of the memcg that this is charged to. */
 struct lazyzap_link {
 	struct list_head lru;
 	struct lazyzap_mm *lm;
 };
 
-/**
- * struct lazyzap_mm - ranges of an address space
- * @mm:		the address space
- * @link:	place in the list_lru; replaced if the task changes its memcg
- * @link_lock:	protects @link, @memcg; taken outside of the list_lru's lock
- * @memcg:	serial number of the memcg that @link was allocated for
- * @listed:	@link is in the list, or is about to be added
- * @zapped_at:	time of the last zap by reclaim in jiffies, or 0
- * @nr:		number of ranges, at most max_ranges_per_mm
- * @nr_large:	number of ranges in the large tree, and of tasks that are about
- *		to insert one there; written under the lock of the large tree
- * @tree:	the shards, then the large tree
+/*
+ * The ranges of an address space.
  *
  * Invariants: ranges do not overlap. A marked page is marked or has been
- * zapped: only mseal(2), MADV_UNSPLITTABLE (after it has zeroed the page) and
+ * zapped: only mseal(2), MADV_UNSPLITTABLE (which zeroes the page) and
  * MADV_FREE_UNDO unmark a page without zapping it. If a range is not lost, no
  * page of it has lost its contents since the call that created the range.
  *
@@ -111,51 +76,77 @@ struct lazyzap_link {
  */
 struct lazyzap_mm {
 	struct mm_struct *mm;
-	struct lazyzap_link *link;
-	spinlock_t link_lock;
-	u64 memcg;
-	bool listed;
-	unsigned long zapped_at;
-	atomic_t nr;
-	int nr_large;
-	struct lazyzap_tree tree[LAZYZAP_TREES];
+	spinlock_t link_lock;	/* taken outside of the lock of the list_lru */
+	struct lazyzap_link *link; /* replaced if the task changes its memcg */
+	u64 memcg;		/* serial number of the memcg of @link */
+	bool listed;		/* @link is in the list, or about to be */
+	unsigned long zapped_at; /* by reclaim, in jiffies, or 0 */
+	atomic_t nr;		/* ranges, at most max_ranges_per_mm */
+	int nr_large;		/* in the large tree, and tasks about to insert one */
+	struct lazyzap_tree tree[LAZYZAP_TREES]; /* shards, then the large tree */
 };
 
-/**
- * struct lazyzap_undo - result of MADV_FREE_UNDO so far
- * @covered:	bytes that were in ranges
- * @lost:	one of these ranges has lost the contents of a page
- */
+/* The result of MADV_FREE_UNDO so far. */
 struct lazyzap_undo {
-	unsigned long covered;
-	bool lost;
+	unsigned long covered;	/* bytes that were in ranges */
+	bool lost;		/* one of these was lost */
 };
 
-/**
- * struct lazyzap_limits - tunables in /sys/kernel/mm/lazyfree/
- * @min_age_ms:		age below which reclaim skips a range at DEF_PRIORITY
- * @max_ranges_per_mm:	limit of lazyzap_mm.nr
- * @min_range_kb:	size below which MADV_SPLITTABLE zaps immediately
- */
+/* lazyzap_op.flags */
+#define LAZYZAP_MARK	BIT(0)	/* then insert a marked range */
+#define LAZYZAP_RECORD	BIT(1)	/* then insert a range of lazyfree pages */
+#define LAZYZAP_KEEP	BIT(2)	/* keep marked ranges, as having such pages */
+#define LAZYZAP_CLEAN	BIT(3)	/* only remove ranges that have lost nothing */
+#define LAZYZAP_KNOWN	BIT(4)	/* the new range is not lost, whatever was there */
+
+/* A change of the ranges in an area; without flags, all are removed. */
+struct lazyzap_op {
+	struct lazyzap_mm *lm;
+	struct vm_area_struct *vma; /* of the area; NULL if mmap_lock is held */
+	unsigned long start;
+	unsigned long end;
+	unsigned int flags;
+	unsigned long covered;	/* bytes of the area that were in ranges, */
+	unsigned long kept;	/* or are in those that LAZYZAP_KEEP kept */
+	bool lost;		/* a range that was removed was lost, */
+	bool freed;		/* or had lazyfree pages */
+	bool full;		/* there may or can be no more ranges */
+	bool busy;		/* stopped, as @blocked is being zapped */
+	struct lazyzap_tree *blocked; /* where the operation had to stop */
+	unsigned long zap_start; /* what has to be zapped first */
+	unsigned long zap_end;	/* or 0 */
+	struct lazyzap_range *spare;
+	struct list_head gone;	/* ranges to be freed */
+};
+
+#define LAZYZAP_OP(_name, _mm, _vma, _start, _end, _flags)	\
+	struct lazyzap_op _name = {				\
+		.lm = lazyzap_of(_mm),				\
+		.vma = _vma,					\
+		.start = _start,				\
+		.end = _end,					\
+		.flags = _flags,				\
+		.gone = LIST_HEAD_INIT(_name.gone),		\
+	}
+
+/* Tunables in /sys/kernel/mm/lazyfree/ */
 struct lazyzap_limits {
-	unsigned int min_age_ms;
+	unsigned int min_age_ms; /* reclaim skips younger ranges at first */
 	unsigned int max_ranges_per_mm;
-	unsigned int min_range_kb;
+	unsigned int min_range_kb; /* shorter ones are zapped immediately */
 };
 
 extern struct lazyzap_limits lazyzap_limits;
 
-/* Address spaces with marked ranges, by memcg; all on one list a memcg. */
 extern struct list_lru lazyzap_lru;
+extern struct kmem_cache *lazyzap_link_cache;
 #define LAZYZAP_LIST	0
 
 /* Changes of mappings. Callers test lazyzap_of() first. */
 int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
 		   unsigned long start, unsigned long end);
-void lazyzap_unseal(struct vm_area_struct *vma, unsigned long start,
-		    unsigned long end);
-void lazyzap_zap(struct vm_area_struct *vma, unsigned long start,
-		 unsigned long end);
+void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
+		     unsigned long end, bool zap);
 void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end);
 void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
@@ -181,11 +172,22 @@ unsigned long lazyzap_pages(struct mem_cgroup *memcg);
 unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 			      unsigned long nr_to_reclaim, bool young);
 unsigned long lazyzap_marked_pages(struct lazyzap_mm *lm);
-int lazyzap_reclaim_init(void);
+
+/* Ranges */
+unsigned int lazyzap_nr_shards(unsigned long start, unsigned long end);
+struct lazyzap_tree *lazyzap_tree_of(struct lazyzap_mm *lm, unsigned long start,
+				     unsigned long end, unsigned int i);
+struct lazyzap_range *lazyzap_next_range(struct lazyzap_range *range);
+void lazyzap_set_unknown(struct mm_struct *mm);
+int lazyzap_run(struct lazyzap_op *op);
+struct lazyzap_link *lazyzap_alloc_link(struct lazyzap_mm *lm);
+u64 lazyzap_current_memcg(void);
+struct lazyzap_mm *lazyzap_alloc_mm(struct mm_struct *mm);
+void lazyzap_free_mm(struct lazyzap_mm *lm);
 
 /* Calls of madvise(2) */
-int lazyzap_unmark(struct vm_area_struct *vma, unsigned long start,
-		   unsigned long end);
+int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
+		 unsigned long end, struct lazyzap_part *part);
 
 #ifdef CONFIG_MADV_SPLITTABLE
 int lazyzap_mark(struct vm_area_struct *vma, unsigned long start,

@@ -13,12 +13,11 @@
 
 #include <asm/tlb.h>
 
+#define CREATE_TRACE_POINTS
 #include <trace/events/lazyzap.h>
 
 #include "internal.h"
 #include "lazyzap.h"
-
-struct list_lru lazyzap_lru;
 
 /* Limits of the work before reclaim turns to other things. */
 #define LAZYZAP_MMS_TO_VISIT	32
@@ -37,25 +36,15 @@ struct list_lru lazyzap_lru;
 #define LAZYZAP_DRAIN_PAGES	(SZ_4M / PAGE_SIZE)
 #define LAZYZAP_DRAIN_TICKS	5
 
-/**
- * struct lazyzap_pass - search for ranges to zap
- * @id:		number of the pass; a range that could not be zapped is rotated,
- *		and carries it
- * @nid:	node that needs memory, or NUMA_NO_NODE
- * @age:	jiffies since a range was marked, at least
- * @drain:	free page tables as well
- * @locked_out:	a VMA was locked for write
- * @lm:		address space with the oldest range so far; its mm is held
- * @stamp:	when this range was marked
- */
+/* A search for ranges to zap. */
 struct lazyzap_pass {
-	unsigned int id;
-	int nid;
-	unsigned long age;
-	bool drain;
-	bool locked_out;
-	struct lazyzap_mm *lm;
-	unsigned long stamp;
+	unsigned int id;	/* ranges that had to be skipped are given it */
+	int nid;		/* node that needs memory, or NUMA_NO_NODE */
+	unsigned long age;	/* jiffies since a range was marked, at least */
+	bool drain;		/* free page tables as well */
+	bool locked_out;	/* a VMA was locked for write */
+	struct lazyzap_mm *lm;	/* with the oldest range so far; its mm is held */
+	unsigned long stamp;	/* of this range */
 };
 
 static unsigned int lazyzap_new_pass(void)
@@ -167,15 +156,10 @@ static struct lazyzap_mm *lazyzap_pick(struct mem_cgroup *memcg,
 	return pass->lm;
 }
 
-/**
- * lazyzap_skip_holes() - Skip addresses without a page table.
- * @mm:		address space
- * @addr:	start address
- * @end:	end address (exclusive)
- *
- * Context: the area locked, at least for read.
- * Return: address that a page table of the last level or a huge page may map; or
- *	a lower one, after a number of holes; or @end.
+/*
+ * Skip addresses without a page table. Return: address that a page table of
+ * the last level or a huge page may map; or a lower one, after a number of
+ * holes; or @end. Context: the area locked, at least for read.
  */
 unsigned long lazyzap_skip_holes(struct mm_struct *mm, unsigned long addr,
 				 unsigned long end)
@@ -267,16 +251,10 @@ static unsigned long lazyzap_split_and_put(struct folio *folio)
 	return left;
 }
 
-/**
- * lazyzap_zap_piece() - Zap a part of a marked range.
- * @vma:	VMA that covers the part
- * @start:	start address
- * @end:	end address (exclusive); one page table maps the part
- * @reclaim_pt:	free the page table if it is empty then
- *
+/*
+ * Zap a part of a marked range. Return: number of pages that are free now.
  * Context: process or reclaim; may sleep; @vma or its mm locked for read, and
- *	lazyzap_begin_zap() called.
- * Return: number of pages that are free now.
+ * lazyzap_begin_zap() called.
  */
 unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
 				unsigned long end, bool reclaim_pt)
@@ -444,15 +422,9 @@ unlock_vma:
 	return pages;
 }
 
-/**
- * lazyzap_reclaim() - Zap marked ranges, oldest first.
- * @memcg:		memcg of the ranges, without its children; NULL for all
- * @nid:		node that needs memory
- * @nr_to_reclaim:	pages to free
- * @young:		zap young ranges, too
- *
+/*
+ * Zap marked ranges, oldest first. Return: number of pages that are free now.
  * Context: reclaim. Waits for no lock that a caller may hold.
- * Return: number of pages that are free now.
  */
 unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 			      unsigned long nr_to_reclaim, bool young)
@@ -507,15 +479,11 @@ static unsigned long lazyzap_drain_memcg(struct mem_cgroup *memcg)
 	return pages;
 }
 
-/**
- * lazyzap_drain() - Zap marked ranges before the OOM killer chooses a victim.
- * @memcg:	memcg that is out of memory, with its children; NULL for all
- *
- * This ends when there is enough memory to try the allocation again, or when
- * all ranges have been zapped whose VMAs are not locked for write.
- *
- * Context: as lazyzap_reclaim().
- * Return: number of pages that are free now.
+/*
+ * Zap marked ranges before the OOM killer chooses a victim. This ends when
+ * there is enough memory to try the allocation again, or when all ranges have
+ * been zapped whose VMAs are not locked for write. Return: number of pages
+ * that are free now. Context: as lazyzap_reclaim().
  */
 unsigned long lazyzap_drain(struct mem_cgroup *memcg)
 {
@@ -558,12 +526,9 @@ unsigned long lazyzap_pages(struct mem_cgroup *memcg)
 	return pages;
 }
 
-/**
- * lazyzap_memcg_pages() - Estimate how many pages reclaim can zap.
- * @memcg:	memcg, with its children; NULL for all
- *
- * Context: process.
- * Return: sum of lazyzap_mm_pages() of the address spaces.
+/*
+ * Estimate how many pages reclaim can zap. Return: sum of lazyzap_mm_pages()
+ * of the address spaces. Context: process.
  */
 unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
 {
@@ -576,11 +541,4 @@ unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
 		pages += lazyzap_pages(iter);
 
 	return pages;
-}
-
-int __init lazyzap_reclaim_init(void)
-{
-	static struct lock_class_key key;
-
-	return list_lru_init_memcg_key(&lazyzap_lru, NULL, &key);
 }

@@ -41,20 +41,18 @@ bool lazyzap_next(struct mm_struct *mm, unsigned long start, unsigned long end,
 		  struct lazyzap_part *part);
 bool __lazyzap_test(struct mm_struct *mm, unsigned long addr, unsigned long end,
 		    struct lazyzap_part *part);
-unsigned long lazyzap_present_pages(struct vm_area_struct *vma,
-				    unsigned long start);
 unsigned long lazyzap_mm_pages(const struct mm_struct *mm);
 
 #ifdef CONFIG_MADV_SPLITTABLE
 unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg);
-int lazyzap_set_debug(unsigned long mode);
+int madvise_set_splittable_debug(unsigned long mode);
 #else
 static inline unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
 {
 	return 0;
 }
 
-static inline int lazyzap_set_debug(unsigned long mode)
+static inline int madvise_set_splittable_debug(unsigned long mode)
 {
 	return -EINVAL;
 }
