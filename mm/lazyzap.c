@@ -50,9 +50,8 @@ unsigned int lazyzap_nr_shards(unsigned long start, unsigned long end)
 }
 
 /* One of the trees that may have ranges of an area: its shards, then the large. */
-struct lazyzap_tree *lazyzap_tree_of(struct lazyzap_mm *lm,
-					    unsigned long start,
-					    unsigned long end, unsigned int i)
+struct lazyzap_tree *lazyzap_tree_of(struct lazyzap_mm *lm, unsigned long start,
+				     unsigned long end, unsigned int i)
 {
 	if (i == lazyzap_nr_shards(start, end))
 		return &lm->tree[LAZYZAP_LARGE];
@@ -349,7 +348,10 @@ static bool lazyzap_insert(struct lazyzap_op *op, struct lazyzap_tree *tree)
 		}
 	}
 
-	range = lazyzap_take_spare(op, tree);
+	/* Half of the limit is for marked ranges only. */
+	if (!marked && atomic_read(&op->lm->nr) >= READ_ONCE(lazyzap_limits.max_ranges_per_mm) / 2)
+		op->full = true;
+	range = op->full ? NULL : lazyzap_take_spare(op, tree);
 	if (!range) {
 		op->blocked = tree;
 		return false;
@@ -373,8 +375,8 @@ static bool lazyzap_insert(struct lazyzap_op *op, struct lazyzap_tree *tree)
 /*
  * Change all trees that may have ranges of the area. The lock of the large tree
  * keeps others from inserting ranges which cross cells. A task that only works
- * on one cell does without that lock if nr_large is 0: whoever inserts a range
- * that touches this cell has incremented nr_large before it visits the shard.
+ * on one cell does without that lock if nr_large is 0: a task that inserts a
+ * range there has incremented nr_large before it visits the shard.
  * See Documentation/litmus-tests/mm/lazyzap-large.litmus.
  *
  * Returns false if it has to stop before the end.
@@ -439,7 +441,7 @@ unlock:
 	return done;
 }
 
-/* Zap a part of the area, or of what is next to it. */
+/* Zap an area that is in the same range as the area of the operation. */
 static int lazyzap_zap_area(struct lazyzap_op *op, unsigned long start,
 			    unsigned long end)
 {

@@ -80,6 +80,7 @@ struct lazyzap_mm {
 	struct lazyzap_link *link; /* replaced if the task changes its memcg */
 	u64 memcg;		/* serial number of the memcg of @link */
 	bool listed;		/* @link is in the list, or about to be */
+	bool recorded;		/* there may have been ranges of MADV_FREE */
 	unsigned long zapped_at; /* by reclaim, in jiffies, or 0 */
 	atomic_t nr;		/* ranges, at most max_ranges_per_mm */
 	int nr_large;		/* in the large tree, and tasks about to insert one */
@@ -113,7 +114,7 @@ struct lazyzap_op {
 	bool full;		/* there may or can be no more ranges */
 	bool busy;		/* stopped, as @blocked is being zapped */
 	struct lazyzap_tree *blocked; /* where the operation had to stop */
-	unsigned long zap_start; /* what has to be zapped first */
+	unsigned long zap_start; /* part to be zapped first */
 	unsigned long zap_end;	/* or 0 */
 	struct lazyzap_range *spare;
 	struct list_head gone;	/* ranges to be freed */

@@ -111,7 +111,7 @@ static bool lazyzap_follow_memcg(struct lazyzap_mm *lm)
  */
 static void lazyzap_list(struct lazyzap_mm *lm)
 {
-	smp_mb();
+	smp_mb(); /* see above */
 	if (likely(READ_ONCE(lm->listed)))
 		return;
 
@@ -198,6 +198,7 @@ void lazyzap_record(struct vm_area_struct *vma, unsigned long start,
 	if (mm_flags_test(MMF_FREE_UNDO, mm) && lazyzap_mm_get(mm)) {
 		LAZYZAP_OP(op, mm, vma, start, end, LAZYZAP_RECORD | LAZYZAP_KEEP);
 
+		WRITE_ONCE(op.lm->recorded, true);
 		if (!lazyzap_run(&op) && (!op.kept || op.kept == end - start))
 			return;
 	}
@@ -237,8 +238,8 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, bool clean, struct lazyzap_undo *undo)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	bool known = mm_flags_test(MMF_LAZYZAP_UNKNOWN, mm);
 	LAZYZAP_OP(op, mm, vma, start, end, clean ? LAZYZAP_CLEAN : 0);
+	bool known = mm_flags_test(MMF_LAZYZAP_UNKNOWN, mm);
 	int error = 0;
 
 	/*
@@ -262,7 +263,7 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 		trace_lazyzap_undo(mm, start, end);
 		return 0;
 	}
-	if (!mm_flags_test(MMF_FREE_UNDO, mm))
+	if (undo->covered < end - start && !mm_flags_test(MMF_FREE_UNDO, mm))
 		mm_flags_set(MMF_FREE_UNDO, mm);
 
 	return -ENODATA;
@@ -303,8 +304,8 @@ int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
 }
 
 /*
- * Unmark an area, and zap its marked parts if @zap: for mseal(2), or for what
- * cannot keep marks. Context: may sleep; mmap_lock and @vma locked for write.
+ * Unmark an area, and zap its marked parts if @zap. mseal(2) keeps the contents,
+ * mlock(2) and others cannot keep marks. Context: may sleep; mmap_lock and @vma locked for write.
  */
 void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long end, bool zap)
@@ -336,7 +337,7 @@ void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
 }
 
 /*
- * Zap the marked parts of an area now, as reclaim would. Unlike lazyzap_zap(),
+ * Zap the marked parts of an area now, as reclaim would. Unlike lazyzap_resolve(),
  * this leaves the ranges there, so the owner of the memory may work on them at
  * the same time. Context: process; may sleep; @vma or its mm locked for read.
  */
@@ -372,12 +373,15 @@ void lazyzap_fork(struct vm_area_struct *child, struct mm_struct *parent)
 }
 
 /*
- * Have a child inherit what its ranges do not tell. Context: process; both
- * address spaces locked for write.
+ * A child has lazyfree pages of its parent, but no ranges. The child knows that
+ * marked memory reads zero. Context: process; both address spaces locked for
+ * write.
  */
 void lazyzap_fork_flags(struct mm_struct *child, struct mm_struct *parent)
 {
-	if (mm_flags_test(MMF_LAZYZAP_UNKNOWN, parent) || lazyzap_of(parent))
+	struct lazyzap_mm *lm = lazyzap_of(parent);
+
+	if (mm_flags_test(MMF_LAZYZAP_UNKNOWN, parent) || (lm && lm->recorded))
 		lazyzap_set_unknown(child);
 	if (mm_flags_test(MMF_FREE_UNDO, parent))
 		mm_flags_set(MMF_FREE_UNDO, child);

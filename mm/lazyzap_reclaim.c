@@ -451,7 +451,7 @@ unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 	return pages;
 }
 
-/* Zap what can be locked, of a memcg without its children. */
+/* Zap ranges that can be locked, of a memcg without its children. */
 static unsigned long lazyzap_drain_memcg(struct mem_cgroup *memcg)
 {
 	struct lazyzap_pass pass = { .nid = NUMA_NO_NODE, .drain = true };
