@@ -417,13 +417,15 @@ again:
 	} else {
 		if (inserts)
 			WRITE_ONCE(op->lm->nr_large, op->lm->nr_large + 1);
-		for (unsigned int i = 0; i < nr; i++) {
+		done = true;
+		for (unsigned int i = 0; i < nr && done; i++) {
 			tree = lazyzap_tree_of(op->lm, op->start, op->end, i);
+			/* Only an insertion has to wait for other insertions. */
+			if (!inserts && RB_EMPTY_ROOT(&tree->ranges))
+				continue;
 			spin_lock(&tree->lock);
-			done = lazyzap_visit(op, tree);
+			done = RB_EMPTY_ROOT(&tree->ranges) || lazyzap_visit(op, tree);
 			spin_unlock(&tree->lock);
-			if (!done)
-				break;
 		}
 	}
 	if (done && wide)

@@ -169,7 +169,6 @@ unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
 				unsigned long end, bool reclaim_pt);
 unsigned long lazyzap_skip_holes(struct mm_struct *mm, unsigned long addr,
 				 unsigned long end);
-unsigned long lazyzap_pages(struct mem_cgroup *memcg);
 unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 			      unsigned long nr_to_reclaim, bool young);
 unsigned long lazyzap_marked_pages(struct lazyzap_mm *lm);

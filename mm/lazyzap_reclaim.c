@@ -515,7 +515,7 @@ static enum lru_status lazyzap_sum_cb(struct list_head *item,
 }
 
 /* Sum of lazyzap_mm_pages() in a memcg without its children. */
-unsigned long lazyzap_pages(struct mem_cgroup *memcg)
+static unsigned long lazyzap_pages(struct mem_cgroup *memcg)
 {
 	unsigned long pages = 0, nr = ULONG_MAX;
 
