@@ -674,6 +674,41 @@ unsigned long lazyzap_marked_pages(struct lazyzap_mm *lm)
 	return pages;
 }
 
+/*
+ * Estimate how many pages reclaim can zap. Return: size of the marked ranges
+ * in pages, at most the resident anonymous pages of @mm. Context: any.
+ */
+unsigned long lazyzap_mm_pages(const struct mm_struct *mm)
+{
+	struct lazyzap_mm *lm = lazyzap_of(mm);
+
+	return lm ? min(lazyzap_marked_pages(lm),
+			get_mm_counter((struct mm_struct *)mm, MM_ANONPAGES)) : 0;
+}
+
+/*
+ * Lazyfree pages have been dropped. Context: process; the page table lock of
+ * the pages held, so that MADV_FREE_UNDO either makes a page dirty before it
+ * can be dropped, or finds that the range is lost. See Documentation/litmus-
+ * tests/mm/lazyfree-undo.litmus.
+ */
+void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end)
+{
+	struct lazyzap_mm *lm = lazyzap_of(mm);
+	unsigned int nr = lazyzap_nr_shards(start, end);
+
+	for (unsigned int i = 0; i <= nr; i++) {
+		struct lazyzap_tree *tree = lazyzap_tree_of(lm, start, end, i);
+		struct lazyzap_range *range;
+
+		spin_lock(&tree->lock);
+		for (range = lazyzap_find(tree, start);
+		     range && range->start < end; range = lazyzap_next_range(range))
+			range->lost |= range->freed;
+		spin_unlock(&tree->lock);
+	}
+}
+
 struct lazyzap_link *lazyzap_alloc_link(struct lazyzap_mm *lm)
 {
 	struct lazyzap_link *link;
