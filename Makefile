@@ -24,7 +24,7 @@ help:
 	@echo 'make soak [TOPIC=] [MINUTES=] [SEED=] [CONFIG=guest|debug|kcsan] [REPLAY=file] [ALL=1] [STOCK=1]'
 	@echo '     [SHAPE="4 2 2G"] [SHRINK_MINUTES=] [CHECK_STOCK=1]'
 	@echo '                         random programs beside hostile neighbours, checked against a model'
-	@echo 'make mutants [TOPIC=] [MUTANT=]'
+	@echo 'make mutants [TOPIC=] [MUTANT=] [FULL=1]'
 	@echo '                         break one line of the series at a time; which test notices?'
 	@echo 'make kcsan [TOPIC=]      the tests of the topics on a kernel with a race detector'
 	@echo 'make litmus              the ordering arguments, by the kernel memory model'
