@@ -11,7 +11,7 @@
 #include <linux/sysfs.h>
 
 #include "internal.h"
-#include "splittable.h"
+#include "lazyzap.h"
 
 static ssize_t policy_show(struct kobject *kobj, struct kobj_attribute *attr,
 			   char *buf)
@@ -36,13 +36,13 @@ static struct kobj_attribute policy_attr = __ATTR_RW(policy);
 
 #ifdef CONFIG_MADV_SPLITTABLE
 /**
- * struct splittable_limit_attr - A file with one number.
+ * struct lazyzap_limit_attr - A file with one number.
  * @attr:	the file
  * @limit:	where the number is kept
  * @min:	the least that it takes
  * @max:	the most
  */
-struct splittable_limit_attr {
+struct lazyzap_limit_attr {
 	struct kobj_attribute attr;
 	unsigned int *limit;
 	unsigned int min;
@@ -52,7 +52,7 @@ struct splittable_limit_attr {
 static ssize_t limit_show(struct kobject *kobj, struct kobj_attribute *attr,
 			  char *buf)
 {
-	struct splittable_limit_attr *la = container_of(attr, typeof(*la), attr);
+	struct lazyzap_limit_attr *la = container_of(attr, typeof(*la), attr);
 
 	return sysfs_emit(buf, "%u\n", READ_ONCE(*la->limit));
 }
@@ -60,7 +60,7 @@ static ssize_t limit_show(struct kobject *kobj, struct kobj_attribute *attr,
 static ssize_t limit_store(struct kobject *kobj, struct kobj_attribute *attr,
 			   const char *buf, size_t count)
 {
-	struct splittable_limit_attr *la = container_of(attr, typeof(*la), attr);
+	struct lazyzap_limit_attr *la = container_of(attr, typeof(*la), attr);
 	unsigned int val;
 
 	if (kstrtouint(buf, 10, &val) || val < la->min || val > la->max)
@@ -70,17 +70,17 @@ static ssize_t limit_store(struct kobject *kobj, struct kobj_attribute *attr,
 	return count;
 }
 
-#define SPLITTABLE_LIMIT_ATTR(_name, _limit, _min, _max)		\
-	static struct splittable_limit_attr _name##_attr = {		\
+#define LAZYZAP_LIMIT_ATTR(_name, _limit, _min, _max)		\
+	static struct lazyzap_limit_attr _name##_attr = {		\
 		.attr = __ATTR(_name, 0644, limit_show, limit_store),	\
-		.limit = &splittable_limits._limit,			\
+		.limit = &lazyzap_limits._limit,			\
 		.min = _min,						\
 		.max = _max,						\
 	}
 
-SPLITTABLE_LIMIT_ATTR(min_age_ms, min_age_ms, 0, 3600000);
-SPLITTABLE_LIMIT_ATTR(max_ranges_per_mm, max_ranges_per_mm, 0, 1048576);
-SPLITTABLE_LIMIT_ATTR(min_range_kb, min_range_kb, 4, 1048576);
+LAZYZAP_LIMIT_ATTR(min_age_ms, min_age_ms, 0, 3600000);
+LAZYZAP_LIMIT_ATTR(max_ranges_per_mm, max_ranges_per_mm, 0, 1048576);
+LAZYZAP_LIMIT_ATTR(min_range_kb, min_range_kb, 4, 1048576);
 #endif
 
 static struct attribute *lazyfree_attrs[] = {

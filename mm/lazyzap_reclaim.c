@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Reclaim of ranges that MADV_SPLITTABLE has marked.
+ */
+
+#include <linux/list_lru.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/pgtable.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/vmstat.h>
+
+#include <asm/tlb.h>
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/lazyzap.h>
+
+#include "internal.h"
+#include "lazyzap.h"
+
+/* Limits of the work before reclaim turns to other things. */
+#define LAZYZAP_MMS_TO_VISIT	32
+#define LAZYZAP_ZAPS		64
+
+/* Ranges of a tree to look at for one that reclaim may zap. */
+#define LAZYZAP_RANGES_TO_VISIT	8
+
+/* Entries of upper page tables to skip at once. */
+#define LAZYZAP_HOLES_TO_SKIP	1024
+
+/*
+ * Before the OOM killer chooses a victim: pages that are worth another try to
+ * allocate, and ticks to wait for VMAs that other tasks have locked for write.
+ */
+#define LAZYZAP_DRAIN_PAGES	(SZ_4M / PAGE_SIZE)
+#define LAZYZAP_DRAIN_TICKS	5
+
+/* A search for ranges to zap. */
+struct lazyzap_pass {
+	unsigned int id;	/* ranges that had to be skipped are given it */
+	int nid;		/* node that needs memory, or NUMA_NO_NODE */
+	unsigned long age;	/* jiffies since a range was marked, at least */
+	bool drain;		/* free page tables as well */
+	bool locked_out;	/* a VMA was locked for write */
+	struct lazyzap_mm *lm;	/* with the oldest range so far; its mm is held */
+	unsigned long stamp;	/* of this range */
+};
+
+static unsigned int lazyzap_new_pass(void)
+{
+	static atomic_t last;
+
+	return atomic_inc_return(&last);
+}
+
+static bool lazyzap_has_marked(const struct lazyzap_mm *lm)
+{
+	for (int i = 0; i < LAZYZAP_TREES; i++)
+		if (!list_empty(&lm->tree[i].by_age))
+			return true;
+	return false;
+}
+
+/* The first range of a tree that the pass may zap, or NULL. */
+static struct lazyzap_range *lazyzap_first(struct lazyzap_tree *tree,
+					   const struct lazyzap_pass *pass)
+{
+	struct lazyzap_range *range;
+	int visited = 0;
+
+	lockdep_assert_held(&tree->lock);
+
+	if (tree->zap_end)
+		return NULL;
+	list_for_each_entry(range, &tree->by_age, age) {
+		if (range->pass != pass->id &&
+		    !time_before(jiffies, range->stamp + pass->age))
+			return range;
+		if (++visited == LAZYZAP_RANGES_TO_VISIT)
+			break;
+	}
+
+	return NULL;
+}
+
+/* The tree with the oldest range that the pass may zap, or NULL. */
+static struct lazyzap_tree *lazyzap_oldest(struct lazyzap_mm *lm,
+					   const struct lazyzap_pass *pass,
+					   unsigned long *stamp)
+{
+	struct lazyzap_tree *found = NULL;
+
+	for (int i = 0; i < LAZYZAP_TREES; i++) {
+		struct lazyzap_tree *tree = &lm->tree[i];
+		struct lazyzap_range *range;
+
+		if (list_empty(&tree->by_age))
+			continue;
+		guard(spinlock)(&tree->lock);
+		range = lazyzap_first(tree, pass);
+		if (range && (!found || time_before(range->stamp, *stamp))) {
+			*stamp = range->stamp;
+			found = tree;
+		}
+	}
+
+	return found;
+}
+
+/*
+ * Called with the lock of the list held, which keeps the address space there.
+ * See Documentation/litmus-tests/mm/lazyzap-list.litmus.
+ */
+static enum lru_status lazyzap_pick_cb(struct list_head *item,
+				       struct list_lru_one *list, void *arg)
+{
+	struct lazyzap_mm *lm = container_of(item, struct lazyzap_link, lru)->lm;
+	struct lazyzap_pass *pass = arg;
+	unsigned long stamp;
+
+	if (!lazyzap_has_marked(lm)) {
+		/* Pairs with the barrier in lazyzap_list(). */
+		WRITE_ONCE(lm->listed, false);
+		smp_mb();
+		if (!lazyzap_has_marked(lm)) {
+			list_lru_isolate(list, item);
+			return LRU_REMOVED;
+		}
+		WRITE_ONCE(lm->listed, true);
+	}
+	if (!lazyzap_oldest(lm, pass, &stamp) ||
+	    (pass->lm && !time_before(stamp, pass->stamp)) ||
+	    !mmget_not_zero(lm->mm))
+		return LRU_ROTATE;
+	if (pass->lm)
+		mmput_async(pass->lm->mm);
+	pass->lm = lm;
+	pass->stamp = stamp;
+
+	return LRU_ROTATE;
+}
+
+/* Find the address space with the oldest range among some, and hold its mm. */
+static struct lazyzap_mm *lazyzap_pick(struct mem_cgroup *memcg,
+				       struct lazyzap_pass *pass)
+{
+	unsigned long nr = list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg);
+
+	nr = min(nr, LAZYZAP_MMS_TO_VISIT);
+	pass->lm = NULL;
+	if (nr)
+		list_lru_walk_one(&lazyzap_lru, LAZYZAP_LIST, memcg,
+				  lazyzap_pick_cb, pass, &nr);
+
+	return pass->lm;
+}
+
+/*
+ * Skip addresses without a page table. Return: address that a page table of
+ * the last level or a huge page may map; or a lower one, after a number of
+ * holes; or @end. Context: the area locked, at least for read.
+ */
+unsigned long lazyzap_skip_holes(struct mm_struct *mm, unsigned long addr,
+				 unsigned long end)
+{
+	for (int i = 0; i < LAZYZAP_HOLES_TO_SKIP && addr < end; i++) {
+		pgd_t *pgd = pgd_offset(mm, addr);
+		p4d_t *p4d;
+		pud_t *pud;
+
+		if (pgd_none(pgdp_get(pgd))) {
+			addr = pgd_addr_end(addr, end);
+			continue;
+		}
+		p4d = p4d_offset(pgd, addr);
+		if (p4d_none(p4dp_get(p4d))) {
+			addr = p4d_addr_end(addr, end);
+			continue;
+		}
+		pud = pud_offset(p4d, addr);
+		if (pud_none(pudp_get(pud))) {
+			addr = pud_addr_end(addr, end);
+			continue;
+		}
+		if (!pmd_none(pmdp_get_lockless(pmd_offset(pud, addr))))
+			break;
+		addr = pmd_addr_end(addr, end);
+	}
+
+	return addr;
+}
+
+/* Get the first folio that is present in a part of one page table, or NULL. */
+static struct folio *lazyzap_get_folio(struct vm_area_struct *vma,
+				       unsigned long addr, unsigned long end)
+{
+	pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
+	struct folio *folio = NULL;
+	pte_t *start_pte, *pte;
+	spinlock_t *ptl;
+
+	if (!pmd)
+		return NULL;
+	ptl = pmd_trans_huge_lock(pmd, vma);
+	if (ptl) {
+		if (pmd_present(*pmd) && !is_huge_zero_pmd(*pmd)) {
+			folio = pmd_folio(*pmd);
+			folio_get(folio);
+		}
+		spin_unlock(ptl);
+		return folio;
+	}
+	start_pte = pte_offset_map_lock(vma->vm_mm, pmd, addr, &ptl);
+	if (!start_pte)
+		return NULL;
+	for (pte = start_pte; addr < end && !folio; pte++, addr += PAGE_SIZE) {
+		pte_t ptent = ptep_get(pte);
+
+		if (pte_present(ptent))
+			folio = vm_normal_folio(vma, addr, ptent);
+	}
+	if (folio)
+		folio_get(folio);
+	pte_unmap_unlock(start_pte, ptl);
+
+	return folio;
+}
+
+/*
+ * Split a folio of which some pages have been zapped, as they are only free
+ * once it is split. Returns the number of pages that are not.
+ */
+static unsigned long lazyzap_split_and_put(struct folio *folio)
+{
+	unsigned long left = 0;
+
+	if (!folio)
+		return 0;
+	if (folio_test_large(folio) && folio_test_anon(folio) &&
+	    folio_mapped(folio) && folio_trylock(folio)) {
+		if (folio_test_large(folio))
+			split_folio(folio);
+		folio_unlock(folio);
+	}
+	if (folio_test_large(folio) && folio_mapped(folio))
+		left = max_t(long, 0, (long)folio_nr_pages(folio) -
+					 folio_mapcount(folio));
+	folio_put(folio);
+
+	return left;
+}
+
+/*
+ * Zap a part of a marked range. Return: number of pages that are free now.
+ * Context: process or reclaim; may sleep; @vma or its mm locked for read, and
+ * lazyzap_begin_zap() called.
+ */
+unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
+				unsigned long end, bool reclaim_pt)
+{
+	struct zap_details details = { .reclaim_pt = reclaim_pt };
+	struct folio *first, *last;
+	struct mmu_gather tlb;
+	unsigned long left;
+
+	first = lazyzap_get_folio(vma, start, start + PAGE_SIZE);
+	last = lazyzap_get_folio(vma, end - PAGE_SIZE, end);
+	/* A second reference would keep the folio from being split. */
+	if (last && last == first) {
+		folio_put(last);
+		last = NULL;
+	}
+
+	tlb_gather_mmu(&tlb, vma->vm_mm);
+	zap_vma_range_batched(&tlb, vma, start, end - start, &details);
+	tlb_finish_mmu(&tlb);
+
+	left = lazyzap_split_and_put(first) + lazyzap_split_and_put(last);
+	count_vm_event(SPLITTABLE_ZAP);
+	trace_lazyzap_zap(vma->vm_mm, start, end, details.nr_zapped);
+
+	return details.nr_zapped - min(left, details.nr_zapped);
+}
+
+/*
+ * Memory that a task can read but not write looks constant, so it stays until
+ * the task can write there again, or unmarks it.
+ */
+static bool lazyzap_may_zap(const struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) &&
+	       (!(vma->vm_flags & (VM_READ | VM_EXEC)) ||
+		(vma->vm_flags & VM_WRITE));
+}
+
+/*
+ * Find what to zap of [@start, @end). Returns its end address (exclusive), or
+ * that of a part to skip; and in @zap the start address of what to zap, or its
+ * end address if nothing is. Sets @missed if the part has to be visited again.
+ */
+static unsigned long lazyzap_find_piece(struct vm_area_struct *vma,
+					unsigned long start, unsigned long end,
+					const struct lazyzap_pass *pass,
+					unsigned long *zap, bool *missed)
+{
+	struct folio *folio;
+	unsigned long next;
+	bool other_node;
+
+	end = min(end, vma->vm_end);
+	*zap = end;
+	if (!lazyzap_may_zap(vma)) {
+		*missed = true;
+		return end;
+	}
+	start = lazyzap_skip_holes(vma->vm_mm, start, end);
+	if (start == end)
+		return end;
+	next = min(end, ALIGN(start + 1, min_t(unsigned long, LAZYZAP_PIECE, PMD_SIZE)));
+	folio = lazyzap_get_folio(vma, start, next);
+	if (folio) {
+		other_node = pass->nid != NUMA_NO_NODE && folio_nid(folio) != pass->nid;
+		folio_put(folio);
+		if (other_node) {
+			*zap = next;
+			*missed = true;
+			return next;
+		}
+	}
+	*zap = start;
+
+	return next;
+}
+
+/* Reclaim has seen a range up to @end: all of it, if that is where it ends. */
+static void lazyzap_advance(struct lazyzap_tree *tree,
+			    struct lazyzap_range *range, unsigned long end,
+			    bool missed, const struct lazyzap_pass *pass)
+{
+	range->missed |= missed;
+	range->cursor = end;
+	if (end < range->end)
+		return;
+
+	range->cursor = range->start;
+	if (range->missed) {
+		range->missed = false;
+		range->pass = pass->id;
+		list_move_tail(&range->age, &tree->by_age);
+	} else {
+		list_del_init(&range->age);
+		WRITE_ONCE(tree->pages, tree->pages -
+			   ((range->end - range->start) >> PAGE_SHIFT));
+	}
+}
+
+/*
+ * Zap a part of the oldest range, or skip it. The VMA lock, which is taken
+ * without waiting, keeps the mapping as it is, and a task that wants to remove
+ * ranges there waits for lazyzap_end_zap().
+ *
+ * Returns the number of pages that are free now.
+ */
+static unsigned long lazyzap_zap_oldest(struct lazyzap_mm *lm,
+					struct lazyzap_pass *pass)
+{
+	unsigned long start, end, next, zap, stamp, pages = 0;
+	struct lazyzap_range *range;
+	struct vm_area_struct *vma;
+	struct lazyzap_tree *tree;
+	bool missed = false;
+
+	tree = lazyzap_oldest(lm, pass, &stamp);
+	if (!tree)
+		return 0;
+	spin_lock(&tree->lock);
+	range = lazyzap_first(tree, pass);
+	if (!range) {
+		spin_unlock(&tree->lock);
+		return 0;
+	}
+	start = range->cursor;
+	end = range->end;
+	spin_unlock(&tree->lock);
+
+	vma = lock_vma_under_rcu(lm->mm, start);
+	if (vma) {
+		next = lazyzap_find_piece(vma, start, end, pass, &zap, &missed);
+	} else {
+		pass->locked_out = true;
+		missed = true;
+		next = end;
+		zap = end;
+	}
+
+	spin_lock(&tree->lock);
+	range = lazyzap_find(tree, start);
+	if (tree->zap_end || !range || range->cursor != start ||
+	    list_empty(&range->age)) {
+		spin_unlock(&tree->lock);
+		goto unlock_vma;
+	}
+	next = min(next, range->end);
+	if (zap < next) {
+		range->lost = true;
+		tree->zap_start = zap;
+		tree->zap_end = next;
+		WRITE_ONCE(lm->zapped_at, jiffies);
+	}
+	lazyzap_advance(tree, range, next, missed, pass);
+	spin_unlock(&tree->lock);
+
+	if (zap < next) {
+		pages = lazyzap_zap_piece(vma, zap, next, pass->drain);
+		lazyzap_end_zap(tree);
+	}
+unlock_vma:
+	if (vma)
+		vma_end_read(vma);
+
+	return pages;
+}
+
+/*
+ * Zap marked ranges, oldest first. Return: number of pages that are free now.
+ * Context: reclaim. Waits for no lock that a caller may hold.
+ */
+unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
+			      unsigned long nr_to_reclaim, bool young)
+{
+	struct lazyzap_pass pass = { .nid = nid };
+	unsigned long pages = 0;
+
+	if (!list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg))
+		return 0;
+
+	pass.id = lazyzap_new_pass();
+	if (!young)
+		pass.age = msecs_to_jiffies(READ_ONCE(lazyzap_limits.min_age_ms));
+	for (int i = 0; i < LAZYZAP_ZAPS && pages < nr_to_reclaim; i++) {
+		struct lazyzap_mm *lm = lazyzap_pick(memcg, &pass);
+
+		if (!lm)
+			break;
+		pages += lazyzap_zap_oldest(lm, &pass);
+		mmput_async(lm->mm);
+		cond_resched();
+	}
+
+	return pages;
+}
+
+/* Zap ranges that can be locked, of a memcg without its children. */
+static unsigned long lazyzap_drain_memcg(struct mem_cgroup *memcg)
+{
+	struct lazyzap_pass pass = { .nid = NUMA_NO_NODE, .drain = true };
+	unsigned long pages = 0;
+	int ticks = 0;
+
+	pass.id = lazyzap_new_pass();
+	while (pages < LAZYZAP_DRAIN_PAGES && !fatal_signal_pending(current)) {
+		struct lazyzap_mm *lm = lazyzap_pick(memcg, &pass);
+
+		if (lm) {
+			pages += lazyzap_zap_oldest(lm, &pass);
+			mmput_async(lm->mm);
+			cond_resched();
+			continue;
+		}
+		/* Only ranges in VMAs that are locked for write are left. */
+		if (!pass.locked_out || pages || ticks++ == LAZYZAP_DRAIN_TICKS)
+			break;
+		schedule_timeout_uninterruptible(1);
+		pass.locked_out = false;
+		pass.id = lazyzap_new_pass();
+	}
+
+	return pages;
+}
+
+/*
+ * Zap marked ranges before the OOM killer chooses a victim. This ends when
+ * there is enough memory to try the allocation again, or when all ranges have
+ * been zapped whose VMAs are not locked for write. Return: number of pages
+ * that are free now. Context: as lazyzap_reclaim().
+ */
+unsigned long lazyzap_drain(struct mem_cgroup *memcg)
+{
+	struct mem_cgroup *iter = NULL;
+	unsigned long pages = 0;
+
+	if (mem_cgroup_disabled())
+		return lazyzap_drain_memcg(NULL);
+	while ((iter = mem_cgroup_iter(memcg, iter, NULL))) {
+		pages += lazyzap_drain_memcg(iter);
+		if (pages >= LAZYZAP_DRAIN_PAGES) {
+			mem_cgroup_iter_break(memcg, iter);
+			break;
+		}
+	}
+
+	return pages;
+}
+
+static enum lru_status lazyzap_sum_cb(struct list_head *item,
+				      struct list_lru_one *list, void *arg)
+{
+	struct lazyzap_mm *lm = container_of(item, struct lazyzap_link, lru)->lm;
+	unsigned long *pages = arg;
+
+	*pages += lazyzap_mm_pages(lm->mm);
+
+	return LRU_SKIP;
+}
+
+/* Sum of lazyzap_mm_pages() in a memcg without its children. */
+static unsigned long lazyzap_pages(struct mem_cgroup *memcg)
+{
+	unsigned long pages = 0, nr = ULONG_MAX;
+
+	if (list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg))
+		list_lru_walk_one(&lazyzap_lru, LAZYZAP_LIST, memcg,
+				  lazyzap_sum_cb, &pages, &nr);
+
+	return pages;
+}
+
+/*
+ * Estimate how many pages reclaim can zap. Return: sum of lazyzap_mm_pages()
+ * of the address spaces. Context: process.
+ */
+unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
+{
+	struct mem_cgroup *iter = NULL;
+	unsigned long pages = 0;
+
+	if (mem_cgroup_disabled())
+		return lazyzap_pages(NULL);
+	while ((iter = mem_cgroup_iter(memcg, iter, NULL)))
+		pages += lazyzap_pages(iter);
+
+	return pages;
+}
