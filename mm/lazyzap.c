@@ -489,16 +489,18 @@ static int lazyzap_zap_remainder(struct lazyzap_op *op)
 	int error;
 
 	lazyzap_set_unknown(op->lm->mm);
-	end = lazyzap_begin_zap(tree, start, end);
+	end = lazyzap_begin_zap(tree, start, end, false);
 	if (!end)
 		return 0;
 	error = lazyzap_zap_area(op, start, end);
 
 	spin_lock(&tree->lock);
 	range = lazyzap_find(tree, start);
-	if (!error && range && range->start == start && range->end > end)
+	if (error && range)
+		range->lost = true;
+	else if (range && range->start == start && range->end > end)
 		lazyzap_resize(tree, range, end, range->end);
-	else if (!error && range && range->start < start && range->end == end)
+	else if (range && range->start < start && range->end == end)
 		lazyzap_resize(tree, range, range->start, start);
 	spin_unlock(&tree->lock);
 	lazyzap_end_zap(tree);
@@ -548,12 +550,13 @@ int lazyzap_run(struct lazyzap_op *op)
 
 /*
  * Begin to zap a part of a marked range. Callers that remove ranges wait until
- * lazyzap_end_zap(). Return: end address (exclusive) of the part that is in
- * one range, or 0 if there is no marked range at @start. Context: may sleep,
- * until another zap in @tree ends; VMAs of the part locked.
+ * lazyzap_end_zap(). The range is lost if @lost, that is unless the caller cuts
+ * the part off. Return: end address (exclusive) of the part that is in one
+ * range, or 0 if there is no marked range at @start. Context: may sleep, until
+ * another zap in @tree ends; VMAs of the part locked.
  */
 unsigned long lazyzap_begin_zap(struct lazyzap_tree *tree, unsigned long start,
-				unsigned long end)
+				unsigned long end, bool lost)
 {
 	struct lazyzap_range *range;
 
@@ -561,7 +564,7 @@ unsigned long lazyzap_begin_zap(struct lazyzap_tree *tree, unsigned long start,
 	wait_var_event_spinlock(&tree->zap_end, !tree->zap_end, &tree->lock);
 	range = lazyzap_find(tree, start);
 	if (range && range->marked && range->start <= start) {
-		range->lost = true;
+		range->lost |= lost;
 		end = min(end, range->end);
 		tree->zap_start = start;
 		tree->zap_end = end;

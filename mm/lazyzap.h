@@ -163,10 +163,10 @@ long lazyzap_badness(struct mm_struct *mm);
 struct lazyzap_range *lazyzap_find(struct lazyzap_tree *tree,
 				   unsigned long addr);
 unsigned long lazyzap_begin_zap(struct lazyzap_tree *tree, unsigned long start,
-				unsigned long end);
+				unsigned long end, bool lost);
 void lazyzap_end_zap(struct lazyzap_tree *tree);
 unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
-				unsigned long end, bool reclaim_pt);
+				unsigned long end);
 unsigned long lazyzap_skip_holes(struct mm_struct *mm, unsigned long addr,
 				 unsigned long end);
 unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,

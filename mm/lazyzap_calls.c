@@ -204,16 +204,16 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 {
 	struct mm_struct *mm = vma->vm_mm;
 	LAZYZAP_OP(op, mm, vma, start, end, clean ? LAZYZAP_CLEAN : 0);
-	bool known = mm_flags_test(MMF_LAZYZAP_UNKNOWN, mm);
+	bool unknown = mm_flags_test(MMF_LAZYZAP_UNKNOWN, mm);
 	int error = 0;
 
 	/*
 	 * In the second call, all contents are known: reclaim drops none of
 	 * them any more. If they are not everywhere, keep a range that says so.
 	 */
-	if (clean && known)
+	if (clean && unknown)
 		return -ENODATA;
-	if (known) {
+	if (unknown) {
 		op.lm = lazyzap_mm_get(mm);
 		op.flags = LAZYZAP_RECORD | LAZYZAP_KNOWN;
 	}
@@ -270,7 +270,8 @@ int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
 
 /*
  * Unmark an area, and zap its marked parts if @zap. mseal(2) keeps the contents,
- * mlock(2) and others cannot keep marks. Context: may sleep; mmap_lock and @vma locked for write.
+ * mlock(2) and others cannot keep marks. Context: may sleep; mmap_lock and @vma
+ * locked for write.
  */
 void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long end, bool zap)
@@ -313,10 +314,10 @@ void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 
 	for (; lazyzap_next(vma->vm_mm, start, end, &part); start = part.end) {
 		part.end = min(part.end, ALIGN(part.start + 1, LAZYZAP_PIECE));
-		part.end = lazyzap_begin_zap(part.tree, part.start, part.end) ?: part.start;
+		part.end = lazyzap_begin_zap(part.tree, part.start, part.end, true) ?: part.start;
 		if (part.end == part.start)
 			continue;
-		lazyzap_zap_piece(vma, part.start, part.end, false);
+		lazyzap_zap_piece(vma, part.start, part.end);
 		lazyzap_end_zap(part.tree);
 		if (fatal_signal_pending(current))
 			break;

@@ -41,7 +41,6 @@ struct lazyzap_pass {
 	unsigned int id;	/* ranges that had to be skipped are given it */
 	int nid;		/* node that needs memory, or NUMA_NO_NODE */
 	unsigned long age;	/* jiffies since a range was marked, at least */
-	bool drain;		/* free page tables as well */
 	bool locked_out;	/* a VMA was locked for write */
 	struct lazyzap_mm *lm;	/* with the oldest range so far; its mm is held */
 	unsigned long stamp;	/* of this range */
@@ -252,14 +251,14 @@ static unsigned long lazyzap_split_and_put(struct folio *folio)
 }
 
 /*
- * Zap a part of a marked range. Return: number of pages that are free now.
+ * Zap a part of a marked range, and free page tables that it empties. Return: number of pages that are free now.
  * Context: process or reclaim; may sleep; @vma or its mm locked for read, and
  * lazyzap_begin_zap() called.
  */
 unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
-				unsigned long end, bool reclaim_pt)
+				unsigned long end)
 {
-	struct zap_details details = { .reclaim_pt = reclaim_pt };
+	struct zap_details details = { .reclaim_pt = true };
 	struct folio *first, *last;
 	struct mmu_gather tlb;
 	unsigned long left;
@@ -412,7 +411,7 @@ static unsigned long lazyzap_zap_oldest(struct lazyzap_mm *lm,
 	spin_unlock(&tree->lock);
 
 	if (zap < next) {
-		pages = lazyzap_zap_piece(vma, zap, next, pass->drain);
+		pages = lazyzap_zap_piece(vma, zap, next);
 		lazyzap_end_zap(tree);
 	}
 unlock_vma:
@@ -454,7 +453,7 @@ unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 /* Zap ranges that can be locked, of a memcg without its children. */
 static unsigned long lazyzap_drain_memcg(struct mem_cgroup *memcg)
 {
-	struct lazyzap_pass pass = { .nid = NUMA_NO_NODE, .drain = true };
+	struct lazyzap_pass pass = { .nid = NUMA_NO_NODE };
 	unsigned long pages = 0;
 	int ticks = 0;
 

@@ -156,7 +156,7 @@ static void lazyzap_test_lost(struct kunit *test)
 	bool lost;
 
 	test_mark(test, 10, 40);
-	KUNIT_EXPECT_EQ(test, lazyzap_begin_zap(tree, test_addr(10), test_addr(16)),
+	KUNIT_EXPECT_EQ(test, lazyzap_begin_zap(tree, test_addr(10), test_addr(16), true),
 			test_addr(16));
 	lazyzap_end_zap(tree);
 	test_mark(test, 10, 40);
@@ -170,7 +170,7 @@ static void lazyzap_test_lost(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_run(test, 10, 40, LAZYZAP_CLEAN, &lost), 0);
 	KUNIT_EXPECT_FALSE(test, lost);
 	/* There is no marked range. */
-	KUNIT_EXPECT_EQ(test, lazyzap_begin_zap(tree, test_addr(10), test_addr(16)), 0);
+	KUNIT_EXPECT_EQ(test, lazyzap_begin_zap(tree, test_addr(10), test_addr(16), true), 0);
 }
 
 static void lazyzap_test_drop(struct kunit *test)
