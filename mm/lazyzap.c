@@ -690,7 +690,7 @@ unsigned long lazyzap_mm_pages(const struct mm_struct *mm)
 }
 
 /*
- * Lazyfree pages have been dropped. Context: process; the page table lock of
+ * Lazyfree pages have been dropped, or pages moved elsewhere. Context: process; the page table lock of
  * the pages held, so that MADV_FREE_UNDO either makes a page dirty before it
  * can be dropped, or finds that the range is lost. See Documentation/litmus-
  * tests/mm/lazyfree-undo.litmus.
@@ -707,7 +707,7 @@ void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end)
 		spin_lock(&tree->lock);
 		for (range = lazyzap_find(tree, start);
 		     range && range->start < end; range = lazyzap_next_range(range))
-			range->lost |= range->freed;
+			range->lost = true;
 		spin_unlock(&tree->lock);
 	}
 }

@@ -325,6 +325,18 @@ void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 }
 
 /*
+ * Prepare for UFFDIO_MOVE, which takes pages of an area to another address.
+ * Context: as lazyzap_expire().
+ */
+void lazyzap_move_pages(struct vm_area_struct *vma, unsigned long start,
+			unsigned long end)
+{
+	lazyzap_expire(vma, start, end);
+	lazyzap_drop(vma->vm_mm, start, end);
+	lazyzap_set_unknown(vma->vm_mm);
+}
+
+/*
  * Zap pages in a child that are marked in the parent. Context: process; may
  * sleep; both address spaces locked for write.
  */

@@ -191,6 +191,12 @@ static void lazyzap_test_drop(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, test_run(test, 5, 20, 0, &lost), 0);
 	KUNIT_EXPECT_TRUE(test, lost);
 
+	/* A marked range has lazyfree pages that nothing recorded. */
+	test_mark(test, 40, 50);
+	lazyzap_drop(mm, test_addr(45), test_addr(46));
+	KUNIT_EXPECT_EQ(test, test_run(test, 40, 50, 0, &lost), 0);
+	KUNIT_EXPECT_TRUE(test, lost);
+
 	/* A marked range may have lazyfree pages, before or after. */
 	test_mark(test, 10, 20);
 	KUNIT_EXPECT_EQ(test, test_run(test, 12, 14, record, NULL), 0);

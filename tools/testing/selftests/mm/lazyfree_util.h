@@ -175,6 +175,7 @@ static const struct setting lazyfree_settings[] = {
 	{ LRU_GEN },
 	{ "/sys/kernel/mm/ksm/run", "0" },
 	{ "/proc/sys/vm/watermark_boost_factor", "0" },
+	{ "/proc/sys/vm/min_slab_ratio", "0" },	/* for reclaim of a node */
 	{ "/proc/sys/kernel/numa_balancing" },
 	{ NUMA_DEBUG "scan_delay_ms" },
 	{ NUMA_DEBUG "scan_period_min_ms" },

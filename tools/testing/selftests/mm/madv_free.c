@@ -267,32 +267,43 @@ TEST_F(lazyfree, undo)
 	EXPECT_EQ(1, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
+/* Runs an event in a process of its own, as the kernel remembers some of them. */
+static void undo_after_event(struct __test_metadata *_metadata,
+			     struct lazyfree_test *t,
+			     const struct lazyfree_event *e, bool reclaim)
+{
+	/* Parts of folios, in several page tables */
+	char *p = t->p + MB;
+	const size_t size = 4 * MB;
+	const char *missing;
+
+	lazyfree_renew(t);
+	EXPECT_EQ(0, lazyfree(p, size));
+	if (reclaim)
+		group_write(t->group, "memory.reclaim", "2M");
+	missing = e->run(t, p, size);
+	if (missing)
+		TH_LOG("not tested: %s", missing);
+	check_undo(_metadata, t, p, size, e->kept && !reclaim);
+	EXPECT_EQ(0, t->errors);
+}
+
 TEST_F(lazyfree, undo_after_events)
 {
 	const struct lazyfree_event *e;
-	const char *missing;
 
 	if (!arm(&self->t))
 		SKIP(return, NO_UNDO);
 	for (e = lazyfree_events; e < lazyfree_events + ARRAY_SIZE(lazyfree_events); e++)
 		for (int reclaim = 0; reclaim < 2; reclaim++) {
-			/* Parts of folios, in several page tables */
-			char *p = self->p + MB;
-			const size_t size = 4 * MB;
+			pid_t pid = fork();
 
-			lazyfree_renew(&self->t);
-			ASSERT_EQ(0, lazyfree(p, size));
-			if (reclaim)
-				group_write(self->group, "memory.reclaim", "2M");
-			missing = e->run(&self->t, p, size);
-			if (missing)
-				TH_LOG("not tested: %s", missing);
-			check_undo(_metadata, &self->t, p, size, e->kept && !reclaim);
-			EXPECT_EQ(0, self->t.errors);
-			if (!_metadata->exit_code)
-				continue;
-			TH_LOG("after %s%s", e->name, reclaim ? " and reclaim" : "");
-			return;
+			if (!pid) {
+				undo_after_event(_metadata, &self->t, e, reclaim);
+				_exit(_metadata->exit_code);
+			}
+			EXPECT_EQ(0, wait_status(pid))
+				TH_LOG("after %s%s", e->name, reclaim ? " and reclaim" : "");
 		}
 }
 
@@ -498,15 +509,14 @@ TEST_F(lazyfree, policy)
 {
 	const char *const policies[] = { "fair", "first" };
 	const char *group = self->group;
-	long lost[2], cache, before;
+	long lost[2], cache;
 
 	for (int i = 0; i < 2; i++) {
 		if (write_text(KNOBS "policy", policies[i]))
 			SKIP(return, "no " KNOBS "policy");
 		lazyfree_renew(&self->t);
-		before = group_read(group, "memory.stat", "file");
 		cache = read_cache(group, 2 * REGION);
-		if (cache < before + (long)REGION)
+		if (cache < (long)REGION)
 			SKIP(return, "no block device");
 		ASSERT_EQ(0, lazyfree(self->p, REGION));
 		for (int round = 0; round < 4; round++)

@@ -92,32 +92,42 @@ TEST_F(lazyfree, half_of_each_folio)
 	}
 }
 
+/* Runs an event in a process of its own, as the kernel remembers some of them. */
+static void after_event(struct __test_metadata *_metadata, struct lazyfree_test *t,
+			const struct lazyfree_event *e, bool unmarks)
+{
+	/* Parts of folios, in several page tables */
+	char *p = t->p + MB + 4 * psize();
+	const size_t size = 4 * MB;
+	const char *missing;
+
+	lazyfree_renew(t);
+	EXPECT_EQ(0, mark(p, size));
+	missing = e->run(t, p, size);
+	if (missing)
+		TH_LOG("not tested: %s", missing);
+	if (unmarks)
+		check_unmark(_metadata, t, p, size);
+	else
+		check_undo(_metadata, t, p, size, e->kept);
+	check_not_marked(_metadata, t, t->p, REGION);
+	EXPECT_EQ(0, t->errors);
+}
+
 TEST_F(lazyfree, after_events)
 {
 	const struct lazyfree_event *e;
-	const char *missing;
 
 	for (e = lazyfree_events; e < lazyfree_events + ARRAY_SIZE(lazyfree_events); e++)
 		for (int way = 0; way < 2; way++) {
-			/* Parts of folios, in several page tables */
-			char *p = self->p + MB + 4 * psize();
-			const size_t size = 4 * MB;
+			pid_t pid = fork();
 
-			lazyfree_renew(&self->t);
-			ASSERT_EQ(0, mark(p, size));
-			missing = e->run(&self->t, p, size);
-			if (missing)
-				TH_LOG("not tested: %s", missing);
-			if (way)
-				check_unmark(_metadata, &self->t, p, size);
-			else
-				check_undo(_metadata, &self->t, p, size, e->kept);
-			check_not_marked(_metadata, &self->t, self->p, REGION);
-			EXPECT_EQ(0, self->t.errors);
-			if (!_metadata->exit_code)
-				continue;
-			TH_LOG("after %s and %s", e->name, way ? "unmark" : "undo");
-			return;
+			if (!pid) {
+				after_event(_metadata, &self->t, e, way);
+				_exit(_metadata->exit_code);
+			}
+			EXPECT_EQ(0, wait_status(pid))
+				TH_LOG("after %s and %s", e->name, way ? "unmark" : "undo");
 		}
 }
 
