@@ -39,13 +39,11 @@ static struct kobj_attribute policy_attr = __ATTR_RW(policy);
  * struct lazyzap_limit_attr - A file with one number.
  * @attr:	the file
  * @limit:	where the number is kept
- * @min:	the least that it takes
- * @max:	the most
+ * @max:	the most that it takes
  */
 struct lazyzap_limit_attr {
 	struct kobj_attribute attr;
 	unsigned int *limit;
-	unsigned int min;
 	unsigned int max;
 };
 
@@ -63,24 +61,22 @@ static ssize_t limit_store(struct kobject *kobj, struct kobj_attribute *attr,
 	struct lazyzap_limit_attr *la = container_of(attr, typeof(*la), attr);
 	unsigned int val;
 
-	if (kstrtouint(buf, 10, &val) || val < la->min || val > la->max)
+	if (kstrtouint(buf, 10, &val) || val > la->max)
 		return -EINVAL;
 
 	WRITE_ONCE(*la->limit, val);
 	return count;
 }
 
-#define LAZYZAP_LIMIT_ATTR(_name, _limit, _min, _max)		\
+#define LAZYZAP_LIMIT_ATTR(_name, _max)				\
 	static struct lazyzap_limit_attr _name##_attr = {		\
 		.attr = __ATTR(_name, 0644, limit_show, limit_store),	\
-		.limit = &lazyzap_limits._limit,			\
-		.min = _min,						\
+		.limit = &lazyzap_limits._name,				\
 		.max = _max,						\
 	}
 
-LAZYZAP_LIMIT_ATTR(min_age_ms, min_age_ms, 0, 3600000);
-LAZYZAP_LIMIT_ATTR(max_ranges_per_mm, max_ranges_per_mm, 0, 1048576);
-LAZYZAP_LIMIT_ATTR(min_range_kb, min_range_kb, 4, 1048576);
+LAZYZAP_LIMIT_ATTR(min_age_ms, 3600000);
+LAZYZAP_LIMIT_ATTR(max_ranges_per_mm, 1048576);
 #endif
 
 static struct attribute *lazyfree_attrs[] = {
@@ -88,7 +84,6 @@ static struct attribute *lazyfree_attrs[] = {
 #ifdef CONFIG_MADV_SPLITTABLE
 	&min_age_ms_attr.attr.attr,
 	&max_ranges_per_mm_attr.attr.attr,
-	&min_range_kb_attr.attr.attr,
 #endif
 	NULL,
 };

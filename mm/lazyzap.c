@@ -22,7 +22,6 @@
 struct lazyzap_limits lazyzap_limits __read_mostly = {
 	.min_age_ms = 1000,
 	.max_ranges_per_mm = 4096,
-	.min_range_kb = 4,
 };
 
 /* Address spaces with marked ranges, by memcg; all on one list a memcg. */
@@ -154,9 +153,10 @@ static struct lazyzap_range *lazyzap_take_spare(struct lazyzap_op *op,
 		range = op->spare;
 		op->spare = NULL;
 		return range;
-	} else if (tree->spare) {
-		range = tree->spare;
-		tree->spare = NULL;
+	} else if (tree->nr_spares) {
+		range = list_first_entry(&tree->spares, struct lazyzap_range, age);
+		list_del(&range->age);
+		tree->nr_spares--;
 		return range;
 	}
 	atomic_dec(&op->lm->nr);
@@ -184,10 +184,12 @@ static void lazyzap_erase(struct lazyzap_op *op, struct lazyzap_tree *tree,
 	if (tree == &lm->tree[LAZYZAP_LARGE])
 		WRITE_ONCE(lm->nr_large, lm->nr_large - 1);
 	atomic_dec(&lm->nr);
-	if (tree->spare)
+	if (tree->nr_spares == LAZYZAP_SPARES) {
 		list_add(&range->age, &op->gone);
-	else
-		tree->spare = range;
+	} else {
+		list_add(&range->age, &tree->spares);
+		tree->nr_spares++;
+	}
 }
 
 /*
@@ -376,8 +378,9 @@ static bool lazyzap_insert(struct lazyzap_op *op, struct lazyzap_tree *tree)
  * Change all trees that may have ranges of the area. The lock of the large tree
  * keeps others from inserting ranges which cross cells. A task that only works
  * on one cell does without that lock if nr_large is 0: a task that inserts a
- * range there has incremented nr_large before it visits the shard.
- * See Documentation/litmus-tests/mm/lazyzap-large.litmus.
+ * range there has incremented nr_large before it visits the shard. It only locks
+ * a shard that has ranges, or that another task has locked. See
+ * Documentation/litmus-tests/mm/lazyzap-large.litmus.
  *
  * Returns false if it has to stop before the end.
  */
@@ -400,6 +403,7 @@ again:
 	if (nr == 1) {
 		home = lazyzap_shard(op->lm, op->start);
 		spin_lock(&home->lock);
+		smp_mb__after_spinlock(); /* pairs with the one below */
 		if (!wide && READ_ONCE(op->lm->nr_large)) {
 			spin_unlock(&home->lock);
 			goto again;
@@ -415,17 +419,25 @@ again:
 	if (nr == 1) {
 		done = lazyzap_visit(op, home);
 	} else {
-		if (inserts)
+		if (inserts) {
 			WRITE_ONCE(op->lm->nr_large, op->lm->nr_large + 1);
+			smp_mb(); /* see above */
+		}
 		done = true;
-		for (unsigned int i = 0; i < nr && done; i++) {
-			tree = lazyzap_tree_of(op->lm, op->start, op->end, i);
-			/* Only an insertion has to wait for other insertions. */
-			if (!inserts && RB_EMPTY_ROOT(&tree->ranges))
-				continue;
+		tree = lazyzap_shard(op->lm, op->start);
+		for (unsigned int i = 0; i < nr; i++, tree++) {
+			if (tree == large)
+				tree = op->lm->tree;
+			if (!spin_is_locked(&tree->lock)) {
+				smp_rmb(); /* see above */
+				if (RB_EMPTY_ROOT(&tree->ranges))
+					continue;
+			}
 			spin_lock(&tree->lock);
-			done = RB_EMPTY_ROOT(&tree->ranges) || lazyzap_visit(op, tree);
+			done = lazyzap_visit(op, tree);
 			spin_unlock(&tree->lock);
+			if (!done)
+				break;
 		}
 	}
 	if (done && wide)
@@ -748,8 +760,8 @@ void lazyzap_free_mm(struct lazyzap_mm *lm)
 
 		rbtree_postorder_for_each_entry_safe(range, next, &tree->ranges, node)
 			kmem_cache_free(lazyzap_range_cache, range);
-		if (tree->spare)
-			kmem_cache_free(lazyzap_range_cache, tree->spare);
+		list_for_each_entry_safe(range, next, &tree->spares, age)
+			kmem_cache_free(lazyzap_range_cache, range);
 		cond_resched();
 	}
 	kmem_cache_free(lazyzap_link_cache, lm->link);
@@ -777,6 +789,7 @@ struct lazyzap_mm *lazyzap_alloc_mm(struct mm_struct *mm)
 				  &large_key : &shard_key);
 		lm->tree[i].ranges = RB_ROOT;
 		INIT_LIST_HEAD(&lm->tree[i].by_age);
+		INIT_LIST_HEAD(&lm->tree[i].spares);
 	}
 
 	return lm;

@@ -23,6 +23,9 @@
 #define LAZYZAP_LARGE		LAZYZAP_SHARDS
 #define LAZYZAP_TREES		(LAZYZAP_SHARDS + 1)
 
+/* Ranges of a tree that are kept, as an allocator uses many again soon. */
+#define LAZYZAP_SPARES		16
+
 /* Reclaim and MADV_UNSPLITTABLE work on parts of this size. */
 #define LAZYZAP_PIECE		SZ_2M
 
@@ -53,7 +56,8 @@ struct lazyzap_tree {
 	unsigned long pages;	/* size of the ranges in @by_age */
 	unsigned long zap_start; /* part that is being zapped */
 	unsigned long zap_end;	/* or 0 */
-	struct lazyzap_range *spare; /* for the next range, or NULL */
+	struct list_head spares; /* for new ranges, at most LAZYZAP_SPARES */
+	unsigned int nr_spares;
 } ____cacheline_aligned_in_smp;
 
 /* The place of an address space in the list of the memcg that this is charged to. */
@@ -134,7 +138,6 @@ struct lazyzap_op {
 struct lazyzap_limits {
 	unsigned int min_age_ms; /* reclaim skips younger ranges at first */
 	unsigned int max_ranges_per_mm;
-	unsigned int min_range_kb; /* shorter ones are zapped immediately */
 };
 
 extern struct lazyzap_limits lazyzap_limits;

@@ -128,12 +128,10 @@ static bool lazyzap_under_pressure(const struct lazyzap_mm *lm)
 	return zapped_at && time_before(jiffies, zapped_at + age);
 }
 
-static bool lazyzap_can_mark(struct vm_area_struct *vma, unsigned long size)
+static bool lazyzap_can_mark(struct vm_area_struct *vma)
 {
 	/* No memcg would have the ranges on its list. */
 	if (mem_cgroup_kmem_disabled() && !mem_cgroup_disabled())
-		return false;
-	if (size >> 10 < READ_ONCE(lazyzap_limits.min_range_kb))
 		return false;
 	if (mm_flags_test(MMF_SPLITTABLE_ZAP, vma->vm_mm) ||
 	    mm_flags_test(MMF_SPLITTABLE_GUARD, vma->vm_mm))
@@ -155,7 +153,7 @@ int lazyzap_mark(struct vm_area_struct *vma, unsigned long start,
 {
 	struct lazyzap_mm *lm = NULL;
 
-	if (lazyzap_can_mark(vma, end - start))
+	if (lazyzap_can_mark(vma))
 		lm = lazyzap_mm_get(vma->vm_mm);
 	if (lm && !lazyzap_under_pressure(lm) && lazyzap_follow_memcg(lm)) {
 		LAZYZAP_OP(op, vma->vm_mm, vma, start, end, LAZYZAP_MARK);

@@ -166,11 +166,10 @@ struct lazyfree_test {
 	char old[16][SETTING_LEN];
 };
 
-/* No range is too young or too short, and khugepaged and KSM do not run. */
+/* No range is too young, and khugepaged and KSM do not run. */
 static const struct setting lazyfree_settings[] = {
 	{ KNOBS "min_age_ms", "0" },
 	{ KNOBS "max_ranges_per_mm", "4096" },
-	{ KNOBS "min_range_kb", "4" },
 	{ KNOBS "policy", "fair" },
 	{ LRU_GEN },
 	{ "/sys/kernel/mm/ksm/run", "0" },
