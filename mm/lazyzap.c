@@ -637,11 +637,15 @@ bool lazyzap_next(struct mm_struct *mm, unsigned long start, unsigned long end,
 	if (!lm || start >= end)
 		return false;
 
+	/* The large tree, then the shards, which begin one cell after the other. */
 	nr = lazyzap_nr_shards(start, end);
 	for (unsigned int i = 0; i <= nr; i++) {
-		struct lazyzap_tree *tree = lazyzap_tree_of(lm, start, end, i);
+		struct lazyzap_tree *tree = lazyzap_tree_of(lm, start, end, i ? i - 1 : nr);
 		struct lazyzap_part other;
 
+		if (found && part->start >> LAZYZAP_CELL_SHIFT <
+			     (start >> LAZYZAP_CELL_SHIFT) + i - 1)
+			break;
 		if (RB_EMPTY_ROOT(&tree->ranges) ||
 		    !lazyzap_next_in(tree, start, end, &other))
 			continue;

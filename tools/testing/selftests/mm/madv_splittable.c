@@ -649,14 +649,6 @@ TEST_F(single, khugepaged)
 	EXPECT_EQ(0, undo(self->p, half));
 	EXPECT_TRUE(wait_until(DEADLINE, has_huge(self->p, REGION)));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-
-	/* khugepaged fills zapped pages with zeroes, which are not the contents. */
-	ASSERT_EQ(0, mark(self->p, MB));
-	ASSERT_EQ(0, drop(self->group, self->p, MB));
-	/* khugepaged leaves pages in swap. */
-	stamp_range(self->p + MB, MB, stamp_of(MB / psize()));
-	EXPECT_TRUE(wait_until(DEADLINE, resident_pages(self->p, MB)));
-	EXPECT_EQ(-ENODATA, check_undo(_metadata, &self->t, self->p, MB, false));
 }
 
 TEST_F(single, ksm)
