@@ -32,7 +32,7 @@
 /* A range of an address space. It is marked, or has lazyfree pages, or both. */
 struct lazyzap_range {
 	struct rb_node node;
-	struct list_head age;	/* in by_age; empty if there is nothing to zap */
+	struct list_head age;	/* in by_age, or spares; empty: nothing to zap */
 	unsigned long start;
 	unsigned long end;	/* exclusive, as all end addresses here */
 	unsigned long cursor;	/* reclaim has seen the pages before */
