@@ -706,10 +706,10 @@ unsigned long lazyzap_mm_pages(const struct mm_struct *mm)
 }
 
 /*
- * Lazyfree pages have been dropped, or pages moved elsewhere. Context: process; the page table lock of
- * the pages held, so that MADV_FREE_UNDO either makes a page dirty before it
- * can be dropped, or finds that the range is lost. See Documentation/litmus-
- * tests/mm/lazyfree-undo.litmus.
+ * Lazyfree pages have been dropped, or pages moved elsewhere. Context: process;
+ * for a drop, the page table lock of the pages held, so that MADV_FREE_UNDO either
+ * makes a page dirty before it can be dropped, or finds that the range is lost.
+ * See Documentation/litmus-tests/mm/lazyfree-undo.litmus.
  */
 void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end)
 {

@@ -201,9 +201,9 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, bool clean, struct lazyzap_undo *undo)
 {
 	struct mm_struct *mm = vma->vm_mm;
-	LAZYZAP_OP(op, mm, vma, start, end, clean ? LAZYZAP_CLEAN : 0);
 	bool unknown = mm_flags_test(MMF_LAZYZAP_UNKNOWN, mm);
 	int error = 0;
+	LAZYZAP_OP(op, mm, vma, start, end, clean ? LAZYZAP_CLEAN : 0);
 
 	/*
 	 * In the second call, all contents are known: reclaim drops none of

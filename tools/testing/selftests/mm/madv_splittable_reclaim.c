@@ -392,7 +392,8 @@ static long zones_kb(const char *format)
 	int nid = 0;
 
 	while (f && fgets(line, sizeof(line), f)) {
-		sscanf(line, "Node %d, zone %15s", &nid, zone);
+		if (sscanf(line, "Node %d, zone %15s", &nid, zone) == 2)
+			continue;
 		if (!nid && strcmp(zone, "DMA") && sscanf(line, format, &pages) == 1)
 			sum += pages;
 	}
