@@ -588,12 +588,12 @@ static int call_mremap_move(struct worker *w, struct region *r, size_t first, si
 		munmap(area, size + HUGE);
 		return ret;
 	}
-	if (ret) {
-		/* A part may have been moved, if it was several mappings. */
-		munmap(area, size + HUGE);
-		region_unmap(r);
-		return ret;
-	}
+	/*
+	 * The call has unmapped the new place, and may have moved some of several
+	 * mappings. Other threads may have got these holes meanwhile.
+	 */
+	if (ret)
+		_exit(0);
 	if (to > area)
 		munmap(area, to - area);
 	munmap(to + size, area + HUGE - to);

@@ -219,7 +219,7 @@ bool region_map(struct worker *w, struct region *r)
 	};
 	size_t pages = (1 + rng_below(&w->rng, MAX_PAGES / SLOT_PAGES)) * SLOT_PAGES;
 	enum region_kind kind = kinds[rng_below(&w->rng, ARRAY_SIZE(kinds))];
-	int flags = MAP_ANONYMOUS | MAP_FIXED, fd = -1;
+	int flags = MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, fd = -1;
 	bool huge = kind >= HUGETLB;
 	char *area, *addr;
 	size_t size;
@@ -246,13 +246,10 @@ bool region_map(struct worker *w, struct region *r)
 	if (area == MAP_FAILED)
 		goto close;
 	addr = area + -(uintptr_t)area % HUGE;
-	if (mmap(addr, size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED) {
-		munmap(area, size + HUGE);
+	/* MAP_FIXED might fail and leave a hole, which is another thread's by the next call. */
+	munmap(area, size + HUGE);
+	if (mmap(addr, size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED)
 		goto close;
-	}
-	if (addr > area)
-		munmap(area, addr - area);
-	munmap(addr + size, area + HUGE - addr);
 	r->kind = kind;
 	r->addr = addr;
 	r->pages = pages;
