@@ -362,15 +362,12 @@ static long advise_vector(const struct region *r, size_t first, size_t n, const 
 	int error = errno;
 
 	close(pidfd);
-	/* It ends at the first part with another result than 0, which it has processed. */
-	if (ret < 0 && error == ENODATA && exact(a)) {
-		if (advise(r, first + n / 2, n - n / 2, a) && errno != ENODATA)
-			return -1;
-	} else if (ret >= 0 && ret < (long)(n * PAGE)) {
-		ret = -1;
-		error = exact(a) ? ENODATA : EAGAIN;
-	}
 	errno = error;
+	/* It stops at the first part that fails, but not at one with ENODATA. */
+	if (ret >= 0 && ret < (long)(n * PAGE)) {
+		errno = EAGAIN;
+		return -1;
+	}
 	return ret;
 }
 
