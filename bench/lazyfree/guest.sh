@@ -32,15 +32,15 @@ warm() { lazy "$@" | sed 's/^=/ /'; }
 
 stat_of() { awk -v name="$2" '$1 == name { print $2 }' "$CG/$1/memory.stat"; }
 
-# How much of what is marked comes back, of what one write to memory.reclaim
-# asks for.
+# The share of the marked memory that one write to memory.reclaim frees, of the
+# amount that it asks for.
 returned() {
 	local mb=$1 pid before after
 	mkdir "$CG/returned" || die "cgroup"
 	bash -c "echo 0 >$CG/returned/cgroup.procs; exec $LAZY mark $mb" >/tmp/marked &
 	pid=$!
 	until grep -q marked /tmp/marked; do sleep 0.1; done
-	# Where it is noted: older than what is spared.
+	# Reclaim skips ranges that are younger than min_age_ms.
 	sleep 1.1
 	before=$(stat_of returned anon)
 	echo "$((mb / 2))M swappiness=0" >"$CG/returned/memory.reclaim" || true
