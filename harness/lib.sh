@@ -81,6 +81,21 @@ need() {
 topics() { sed 's/#.*//; /^prerequisite /d; /^[[:space:]]*$/d' "$ROOT/patches/series"; }
 series() { sed 's/#.*//; s/^prerequisite *//; /^[[:space:]]*$/d' "$ROOT/patches/series"; }
 
+# topic_tests KERNEL - The caller has declared KUNIT, VMTESTS, SHAPES, DEBUG_PROGRAMS and
+# DEBUG_SHAPES, and read a file of harness/tests: set tests, as harness/guest-tests takes
+# them, and SHAPES. On a "debug" kernel, the slow tests run only with FULL=1.
+topic_tests() {
+	tests=("${KUNIT[@]/#/kunit:}")
+	if [ "$1" = debug ] && [ ${#DEBUG_PROGRAMS[@]} != 0 ] && [ -z "${FULL:-}" ]; then
+		tests+=("${DEBUG_PROGRAMS[@]/#/program:}")
+	else
+		tests+=("${VMTESTS[@]/#/vmtests:}")
+	fi
+	if [ "$1" = debug ] && [ ${#DEBUG_SHAPES[@]} != 0 ]; then
+		SHAPES=("${DEBUG_SHAPES[@]}")
+	fi
+}
+
 # want_topic [NAME] - NAME must be a topic; nothing for all of them.
 want_topic() {
 	[ -z "${1:-}" ] || topics | grep -qxF -- "$1" ||

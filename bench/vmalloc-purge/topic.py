@@ -143,7 +143,7 @@ def plot(figures: list[Figure]) -> Plot:
                 for column, value in f.values.items():
                     if value:
                         series.setdefault(column, []).append((n, value))
-    return Plot("Longest hold of free_vmap_area_lock", "areas freed", "instructions", series)
+    return Plot("Longest hold time of free_vmap_area_lock", "areas freed", "instructions", series)
 
 
 SWEEP = (1, 16, 64, 100, 1000, 0)

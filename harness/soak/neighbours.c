@@ -95,7 +95,7 @@ static uint64_t neighbour_room(void)
 	return available > spare ? (uint64_t)(available - spare) << 10 : 0;
 }
 
-/* Up to @most bytes of what neighbour_room() allows, at random; 0: none. */
+/* A random part of neighbour_room(), at most @most bytes; 0 if there is no room. */
 static size_t neighbour_share(struct rng *rng, uint64_t most)
 {
 	uint64_t room = neighbour_room();
@@ -660,7 +660,7 @@ static bool memory_hotplug_start(struct rng *rng)
 	return exists(MEMORY_BLOCKS "block_size_bytes");
 }
 
-/* Soft-offline pages of this process, and give them back to the allocator. */
+/* Soft-offline pages of this process, and return them to the allocator. */
 static char *soft_offline_memory;
 #define SOFT_OFFLINE_SIZE (2 * HUGE)
 
@@ -887,7 +887,7 @@ static void nothing_stop(void)
 {
 }
 
-/* With mode 2, the ratio leaves room for what the program maps. */
+/* With mode 2, the ratio leaves room for the mappings of the program. */
 static const struct setting overcommit_settings[] = {
 	{ "/proc/sys/vm/overcommit_memory", { "0", "1", "2" }, "0" },
 	{ "/proc/sys/vm/overcommit_ratio", { "1000" }, "50" },

@@ -86,7 +86,7 @@ static bool sums_begun;
 static long sums_free;		/* MemFree before the first process, kB */
 static int sums_kmsg = -1;
 
-/* The first of what is wrong: its class and a text. */
+/* The first violation: its class and a text. */
 static struct {
 	const char *class;
 	char text[256];
