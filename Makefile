@@ -30,7 +30,7 @@ help:
 	@echo '                         the tests of the topics on a kernel with a race detector'
 	@echo 'make litmus              the ordering arguments, by the kernel memory model'
 	@echo 'make peers               workloads of other projects, stock and patched side by side'
-	@echo 'make kernel [STOCK=1] [CONFIG=guest|debug|kcsan|trace|vm] [JUMP_LABEL=]'
+	@echo 'make kernel [STOCK=1] [CONFIG=guest|bench|debug|kcsan|trace|vm] [JUMP_LABEL=]'
 	@echo '                         one kernel, in build/kernel/{stock,patched}-<config>/'
 	@echo 'make boot [SCRIPT=] [CPUS=] [NODES=] [MEM=] [APPEND=] [STOCK=1] [ACCEL=] [MODE=] [RATE=] [LIMIT=] [QEMU=]'
 	@echo '                         boot it and run a guest script'
@@ -43,7 +43,8 @@ help:
 	@echo 'topics: $(shell sed 's/\#.*//; /^prerequisite /d' patches/series)'
 	@echo 'KSRC=/path: a Linux tree to use in place of the download; FORCE=1 above discards edits'
 	@echo 'QEMU=/path: a qemu-system-x86_64 to use in place of the installed or the fetched one'
-	@echo 'JUMP_LABEL=n|y|auto: build without static keys (n), with them, or with them if QEMU can emulate them'
+	@echo 'CONFIG=bench: what make bench and make run measure; with static keys, if QEMU can emulate them'
+	@echo 'JUMP_LABEL=n|y|auto: any kernel without static keys (n), with them, or with them if QEMU can emulate them'
 	@echo 'CONFIG=trace: a kernel with the tracers of sections that disable preemption or interrupts'
 
 $(VERBS):

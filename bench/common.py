@@ -73,7 +73,7 @@ class Job:
     nodes: int = 1
     append: str = ""		# kernel parameters
     columns: tuple[str, ...] = COLUMNS
-    config: str = "guest"	# the kernel's configuration
+    config: str = "bench"	# the kernel's configuration
 
 
 @dataclass
@@ -256,7 +256,7 @@ class Bench:
 
     def build_kernel(self, kernel: str, config: str) -> None:
         env = os.environ | {"STOCK": "1" if kernel == "stock" else "", "CONFIG": config}
-        for verb in ("kernel", "guest") if config != "guest" else ():	# harness/bench has built that one
+        for verb in ("kernel", "guest") if config != "bench" else ():	# harness/bench has built that one
             if subprocess.run([ROOT / "harness" / verb], env=env, check=False).returncode:
                 raise SystemExit(f"offpath: {self.topic}: harness/{verb} failed for CONFIG={config}, as it says above")
 
@@ -390,7 +390,7 @@ def setup() -> dict[str, str]:
     changed = first_line("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results",
                          ":!README.md", ":!patches/*/cover")
     base = re.search(r"^VERSION=(\S+)", (ROOT / "BASE").read_text(), re.M)
-    config = BUILD / "kernel/patched-guest/.config"
+    config = BUILD / "kernel/patched-bench/.config"
     return {"series": first_line("git", "rev-parse", "--short", "HEAD") + ("" if changed == "unknown" else "-dirty"),
             "base": base[1] if base and not os.environ.get("KSRC") else "KSRC",
             "compiler": first_line("gcc", "--version"), "host_cpus": str(os.cpu_count()),

@@ -96,6 +96,19 @@ topic_tests() {
 	fi
 }
 
+# jump_label [CONFIG] - What JUMP_LABEL asks for: static keys (y), none (n), or some if QEMU
+# can emulate them (auto). By default, kernels that are measured are to have them, and those
+# that are tested are not: where a virtual CPU writes to code, QEMU discards its translation
+# first, so another CPU can translate the old bytes again, and keeps these. The breakpoint
+# that the kernel writes while it patches can stay so, and then causes "Oops: int3".
+jump_label() {
+	case ${JUMP_LABEL:-}:${1:-guest} in
+	:bench | :trace) echo auto ;;
+	:*) echo n ;;
+	*) echo "$JUMP_LABEL" ;;
+	esac
+}
+
 # want_topic [NAME] - NAME must be a topic; nothing for all of them.
 want_topic() {
 	[ -z "${1:-}" ] || topics | grep -qxF -- "$1" ||
