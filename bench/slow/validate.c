@@ -5,7 +5,8 @@
  *   validate MIB THREADS...
  *
  * fills MIB of memory for each number of THREADS, prints "filled", and waits for
- * a line of input. Threads are pinned to CPUs 0, 1, .... Prints for each number:
+ * a line of input. Threads are pinned to CPUs, from the last one down, because the
+ * first one keeps the time and runs the kernel's own threads. Prints for each number:
  *   = user_N       seconds for a fixed amount of work in registers, shared
  *   = lock_N       seconds for a fixed number of acquisitions of one spinlock,
  *                  shared; a tenth of the work is done with the lock held
@@ -104,7 +105,7 @@ static void *run(void *data)
 {
 	struct task *task = data;
 
-	pin(task->index);
+	pin(sysconf(_SC_NPROCESSORS_ONLN) - 1 - task->index);
 	pthread_barrier_wait(&begin);
 	task->work(task->index);
 	return NULL;
