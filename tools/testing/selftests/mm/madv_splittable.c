@@ -622,8 +622,12 @@ TEST_F(lazyfree, debug_mode)
 	ASSERT_EQ(0, set_debug(fault));
 	EXPECT_EQ(-ENODATA, mark(self->p, MB));
 	EXPECT_EQ(0, unmark(self->p, MB));
+	/* There are no guard regions in locked memory: it is only zapped. */
+	ASSERT_EQ(0, mlock(self->p + MB, MB));
+	EXPECT_EQ(-ENODATA, mark(self->p + MB, MB));
+	EXPECT_EQ(0, munlock(self->p + MB, MB));
 	ASSERT_EQ(0, set_debug(0));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, MB, 0));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, 2 * MB, 0));
 	EXPECT_EQ(0, mark(self->p, REGION));
 }
 
