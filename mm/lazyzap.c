@@ -395,6 +395,7 @@ static bool lazyzap_try(struct lazyzap_op *op)
 
 	op->blocked = NULL;
 	op->busy = false;
+	op->kept = 0;
 	op->zap_end = 0;
 again:
 	wide |= READ_ONCE(op->lm->nr_large);
@@ -491,7 +492,8 @@ static int lazyzap_zap_area(struct lazyzap_op *op, unsigned long start,
 
 /*
  * There is no memory for another range: zap the smaller remainder of a range
- * that has to be cut, and have the range end there.
+ * that has to be cut, and unmark it. The remainder is marked memory, so the owner
+ * has to expect a zap, even if the remainder is read-only by now.
  */
 static int lazyzap_zap_remainder(struct lazyzap_op *op)
 {
@@ -506,14 +508,15 @@ static int lazyzap_zap_remainder(struct lazyzap_op *op)
 		return 0;
 	error = lazyzap_zap_area(op, start, end);
 
+	/* The range still has this part, but it may have grown meanwhile. */
 	spin_lock(&tree->lock);
 	range = lazyzap_find(tree, start);
-	if (error && range)
-		range->lost = true;
-	else if (range && range->start == start && range->end > end)
+	if (!error && range->start == start && range->end > end)
 		lazyzap_resize(tree, range, end, range->end);
-	else if (range && range->start < start && range->end == end)
+	else if (!error && range->start < start && range->end == end)
 		lazyzap_resize(tree, range, range->start, start);
+	else
+		range->lost = true;
 	spin_unlock(&tree->lock);
 	lazyzap_end_zap(tree);
 

@@ -156,7 +156,7 @@ void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
 		  unsigned long end);
 void lazyzap_move_pages(struct vm_area_struct *vma, unsigned long start,
-			unsigned long end);
+			unsigned long end, unsigned long to);
 void lazyzap_fork(struct vm_area_struct *child, struct mm_struct *parent);
 void lazyzap_exit(struct mm_struct *mm);
 void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end);

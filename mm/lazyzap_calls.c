@@ -323,14 +323,16 @@ void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 }
 
 /*
- * Prepare for UFFDIO_MOVE, which takes pages of an area to another address.
- * Context: as lazyzap_expire().
+ * Prepare for UFFDIO_MOVE, which moves pages of an area to @to. Nothing is marked
+ * there, as userfaultfd is registered there. Contents that are lost here will be
+ * lost there. Context: as lazyzap_expire().
  */
 void lazyzap_move_pages(struct vm_area_struct *vma, unsigned long start,
-			unsigned long end)
+			unsigned long end, unsigned long to)
 {
 	lazyzap_expire(vma, start, end);
 	lazyzap_drop(vma->vm_mm, start, end);
+	lazyzap_drop(vma->vm_mm, to, to + (end - start));
 	lazyzap_set_unknown(vma->vm_mm);
 }
 

@@ -531,18 +531,14 @@ static inline const char *event_uffd_wp(struct lazyfree_test *t, char *p, size_t
 	return NULL;
 }
 
-/* Moves pages out of the range, which the kernel does without a zap. */
-static inline const char *event_uffd_move(struct lazyfree_test *t, char *p, size_t size)
+/* Moves pages by UFFDIO_MOVE, which the kernel does without a zap. */
+static inline void uffd_move(int uffd, char *to, char *from, size_t size)
 {
-	char *to = map_anon(size);
 	struct uffdio_move move = {
-		.dst = (uintptr_t)to, .src = (uintptr_t)p, .len = size / 2,
+		.dst = (uintptr_t)to, .src = (uintptr_t)from, .len = size,
 		.mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
 	};
-	int uffd = uffd_create(0, UFFD_FEATURE_MOVE);
 
-	if (uffd < 0 || uffd_register(uffd, to, size, true, false, false))
-		return "no UFFDIO_MOVE";
 	for (int i = 0; i < ROUNDS && ioctl(uffd, UFFDIO_MOVE, &move); i++) {
 		if (errno != EAGAIN || move.move <= 0)
 			break;
@@ -550,8 +546,22 @@ static inline const char *event_uffd_move(struct lazyfree_test *t, char *p, size
 		move.src += move.move;
 		move.len -= move.move;
 	}
+}
+
+static inline const char *event_uffd_move(struct lazyfree_test *t, char *p, size_t size)
+{
+	char *to = map_anon(size);
+	int uffd = uffd_create(0, UFFD_FEATURE_MOVE);
+
+	if (uffd < 0 || uffd_register(uffd, to, size, true, false, false))
+		return "no UFFDIO_MOVE";
+	uffd_move(uffd, to, p, size / 2);
 	close(uffd);
 	t->errors += pages_broken(to, size / 2, (p - t->p) / psize());
+	/* No page that has been moved goes later. */
+	stamp_range(to, size / 2, stamp_of(0));
+	reclaim_group(t->group);
+	t->errors += pages_not(PAGE_OLD, to, size / 2, 0);
 	munmap(to, size);
 	return NULL;
 }

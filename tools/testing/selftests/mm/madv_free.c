@@ -355,6 +355,30 @@ TEST_F(lazyfree, undo_of_filled_holes)
 	}
 }
 
+/* The kernel knows that all of the destination is there, until pages are moved. */
+TEST_F(lazyfree, undo_of_moved_pages)
+{
+	char *to = map_anon(MB);
+	int uffd = uffd_create(0, UFFD_FEATURE_MOVE);
+
+	if (!arm(&self->t))
+		SKIP(return, NO_UNDO);
+	if (uffd < 0 || uffd_register(uffd, to, MB, true, false, false))
+		SKIP(return, "no UFFDIO_MOVE");
+	ASSERT_EQ(0, lazyfree(self->p, MB));
+	uffd_move(uffd, to, self->p + MB, MB);
+	ASSERT_EQ(0, madvise(to, MB, MADV_DONTNEED));
+	EXPECT_EQ(-ENODATA, undo(to, MB));
+	EXPECT_EQ(0, undo(to, MB));
+
+	ASSERT_EQ(0, drop(self->group, self->p, MB));
+	uffd_move(uffd, to, self->p, MB);
+	close(uffd);
+	EXPECT_EQ(-ENODATA, undo(to, MB));
+	EXPECT_EQ(-ENODATA, undo(self->p, MB));
+	munmap(to, MB);
+}
+
 TEST_F(lazyfree, pagemap_shows_the_lost_pages)
 {
 	const size_t nr = REGION / psize();
