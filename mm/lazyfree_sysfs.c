@@ -68,15 +68,17 @@ static ssize_t limit_store(struct kobject *kobj, struct kobj_attribute *attr,
 	return count;
 }
 
-#define LAZYZAP_LIMIT_ATTR(_name, _max)				\
-	static struct lazyzap_limit_attr _name##_attr = {		\
-		.attr = __ATTR(_name, 0644, limit_show, limit_store),	\
-		.limit = &lazyzap_limits._name,				\
-		.max = _max,						\
-	}
+static struct lazyzap_limit_attr min_age_ms_attr = {
+	.attr = __ATTR(min_age_ms, 0644, limit_show, limit_store),
+	.limit = &lazyzap_limits.min_age_ms,
+	.max = 3600000,
+};
 
-LAZYZAP_LIMIT_ATTR(min_age_ms, 3600000);
-LAZYZAP_LIMIT_ATTR(max_ranges_per_mm, 1048576);
+static struct lazyzap_limit_attr max_ranges_per_mm_attr = {
+	.attr = __ATTR(max_ranges_per_mm, 0644, limit_show, limit_store),
+	.limit = &lazyzap_limits.max_ranges_per_mm,
+	.max = 1048576,
+};
 #endif
 
 static struct attribute *lazyfree_attrs[] = {

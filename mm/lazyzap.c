@@ -28,10 +28,6 @@ struct lazyzap_limits lazyzap_limits __read_mostly = {
 struct list_lru lazyzap_lru;
 
 static struct kmem_cache *lazyzap_range_cache __ro_after_init;
-struct kmem_cache *lazyzap_link_cache __ro_after_init;
-
-/* A caller can do without the memory, so do not kill a process for it. */
-#define LAZYZAP_GFP	(GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
 
 static struct lazyzap_tree *lazyzap_shard(struct lazyzap_mm *lm,
 					  unsigned long addr)
@@ -40,7 +36,7 @@ static struct lazyzap_tree *lazyzap_shard(struct lazyzap_mm *lm,
 }
 
 /* Number of shards that an area touches. */
-unsigned int lazyzap_nr_shards(unsigned long start, unsigned long end)
+static unsigned int lazyzap_nr_shards(unsigned long start, unsigned long end)
 {
 	unsigned long cells = ((end - 1) >> LAZYZAP_CELL_SHIFT) -
 			      (start >> LAZYZAP_CELL_SHIFT) + 1;
@@ -49,8 +45,9 @@ unsigned int lazyzap_nr_shards(unsigned long start, unsigned long end)
 }
 
 /* One of the trees that may have ranges of an area: its shards, then the large. */
-struct lazyzap_tree *lazyzap_tree_of(struct lazyzap_mm *lm, unsigned long start,
-				     unsigned long end, unsigned int i)
+static struct lazyzap_tree *lazyzap_tree_of(struct lazyzap_mm *lm,
+					    unsigned long start,
+					    unsigned long end, unsigned int i)
 {
 	if (i == lazyzap_nr_shards(start, end))
 		return &lm->tree[LAZYZAP_LARGE];
@@ -79,7 +76,7 @@ struct lazyzap_range *lazyzap_find(struct lazyzap_tree *tree,
 	return found;
 }
 
-struct lazyzap_range *lazyzap_next_range(struct lazyzap_range *range)
+static struct lazyzap_range *lazyzap_next_range(struct lazyzap_range *range)
 {
 	return rb_entry_safe(rb_next(&range->node), struct lazyzap_range, node);
 }
@@ -374,13 +371,21 @@ static bool lazyzap_insert(struct lazyzap_op *op, struct lazyzap_tree *tree)
 	return true;
 }
 
+static void lazyzap_unlock_shard(struct lazyzap_tree *tree)
+{
+	WRITE_ONCE(tree->in_use, !RB_EMPTY_ROOT(&tree->ranges));
+	spin_unlock(&tree->lock);
+}
+
 /*
  * Change all trees that may have ranges of the area. The lock of the large tree
  * keeps others from inserting ranges which cross cells. A task that only works
- * on one cell does without that lock if nr_large is 0: a task that inserts a
- * range there has incremented nr_large before it visits the shard. It only locks
- * a shard that has ranges, or that another task has locked. See
- * Documentation/litmus-tests/mm/lazyzap-large.litmus.
+ * on one cell does without that lock if nr_large is 0.
+ *
+ * Tasks that insert ranges which overlap notice each other: one that inserts in
+ * a shard sets @in_use of the shard before it looks at nr_large, and one that
+ * inserts in the large tree increments nr_large before it looks at @in_use of the
+ * shards. See Documentation/litmus-tests/mm/lazyzap-large.litmus.
  *
  * Returns false if it has to stop before the end.
  */
@@ -404,7 +409,10 @@ again:
 	if (nr == 1) {
 		home = lazyzap_shard(op->lm, op->start);
 		spin_lock(&home->lock);
-		smp_mb__after_spinlock(); /* pairs with the one below */
+		if (inserts) {
+			WRITE_ONCE(home->in_use, true);
+			smp_mb(); /* Pairs with the one below. */
+		}
 		if (!wide && READ_ONCE(op->lm->nr_large)) {
 			spin_unlock(&home->lock);
 			goto again;
@@ -422,21 +430,18 @@ again:
 	} else {
 		if (inserts) {
 			WRITE_ONCE(op->lm->nr_large, op->lm->nr_large + 1);
-			smp_mb(); /* see above */
+			smp_mb(); /* Pairs with the one above. */
 		}
 		done = true;
 		tree = lazyzap_shard(op->lm, op->start);
 		for (unsigned int i = 0; i < nr; i++, tree++) {
 			if (tree == large)
 				tree = op->lm->tree;
-			if (!spin_is_locked(&tree->lock)) {
-				smp_rmb(); /* see above */
-				if (RB_EMPTY_ROOT(&tree->ranges))
-					continue;
-			}
+			if (!READ_ONCE(tree->in_use))
+				continue;
 			spin_lock(&tree->lock);
 			done = lazyzap_visit(op, tree);
-			spin_unlock(&tree->lock);
+			lazyzap_unlock_shard(tree);
 			if (!done)
 				break;
 		}
@@ -449,7 +454,7 @@ again:
 		WRITE_ONCE(op->lm->nr_large, op->lm->nr_large - 1);
 unlock:
 	if (nr == 1)
-		spin_unlock(&home->lock);
+		lazyzap_unlock_shard(home);
 	if (wide)
 		spin_unlock(&large->lock);
 
@@ -552,6 +557,7 @@ int lazyzap_run(struct lazyzap_op *op)
 	struct lazyzap_range *range, *next;
 	int error = 0;
 
+	INIT_LIST_HEAD(&op->gone);
 	while (!error && !lazyzap_try(op))
 		error = lazyzap_unblock(op);
 
@@ -686,7 +692,7 @@ bool lazyzap_covers(struct mm_struct *mm, unsigned long start,
 }
 
 /* Size of the ranges that reclaim may zap, in pages, mapped or not. */
-unsigned long lazyzap_marked_pages(struct lazyzap_mm *lm)
+static unsigned long lazyzap_marked_pages(struct lazyzap_mm *lm)
 {
 	unsigned long pages = 0;
 
@@ -731,33 +737,6 @@ void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end)
 	}
 }
 
-struct lazyzap_link *lazyzap_alloc_link(struct lazyzap_mm *lm)
-{
-	struct lazyzap_link *link;
-
-	link = kmem_cache_alloc_lru(lazyzap_link_cache, &lazyzap_lru, LAZYZAP_GFP);
-	if (link) {
-		INIT_LIST_HEAD(&link->lru);
-		link->lm = lm;
-	}
-
-	return link;
-}
-
-/* Serial number of the memcg that memory of the caller is charged to. */
-u64 lazyzap_current_memcg(void)
-{
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *memcg;
-
-	guard(rcu)();
-	memcg = mem_cgroup_from_task(current);
-	if (memcg)
-		return memcg->css.serial_nr;
-#endif
-	return 0;
-}
-
 void lazyzap_free_mm(struct lazyzap_mm *lm)
 {
 	struct lazyzap_range *range, *next;
@@ -771,7 +750,7 @@ void lazyzap_free_mm(struct lazyzap_mm *lm)
 			kmem_cache_free(lazyzap_range_cache, range);
 		cond_resched();
 	}
-	kmem_cache_free(lazyzap_link_cache, lm->link);
+	mem_cgroup_put(lm->memcg);
 	kfree(lm);
 }
 
@@ -783,13 +762,8 @@ struct lazyzap_mm *lazyzap_alloc_mm(struct mm_struct *mm)
 	if (!lm)
 		return NULL;
 	lm->mm = mm;
-	lm->memcg = lazyzap_current_memcg();
-	lm->link = lazyzap_alloc_link(lm);
-	if (!lm->link) {
-		kfree(lm);
-		return NULL;
-	}
-	spin_lock_init(&lm->link_lock);
+	INIT_LIST_HEAD(&lm->lru);
+	spin_lock_init(&lm->memcg_lock);
 	for (int i = 0; i < LAZYZAP_TREES; i++) {
 		spin_lock_init(&lm->tree[i].lock);
 		lockdep_set_class(&lm->tree[i].lock, i == LAZYZAP_LARGE ?
@@ -807,7 +781,6 @@ static int __init lazyzap_init(void)
 	static struct lock_class_key key;
 
 	lazyzap_range_cache = KMEM_CACHE(lazyzap_range, SLAB_PANIC);
-	lazyzap_link_cache = KMEM_CACHE(lazyzap_link, SLAB_PANIC);
 	return list_lru_init_memcg_key(&lazyzap_lru, NULL, &key);
 }
 core_initcall(lazyzap_init);

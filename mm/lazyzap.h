@@ -26,6 +26,9 @@
 /* Ranges of a tree that are kept, as an allocator uses many again soon. */
 #define LAZYZAP_SPARES		16
 
+/* A caller can do without the memory, so do not kill a process for it. */
+#define LAZYZAP_GFP	(GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_NOWARN)
+
 /* Reclaim and MADV_UNSPLITTABLE work on parts of this size. */
 #define LAZYZAP_PIECE		SZ_2M
 
@@ -58,13 +61,8 @@ struct lazyzap_tree {
 	unsigned long zap_end;	/* or 0 */
 	struct list_head spares; /* for new ranges, at most LAZYZAP_SPARES */
 	unsigned int nr_spares;
+	bool in_use;		/* has ranges, or a task is about to insert one */
 } ____cacheline_aligned_in_smp;
-
-/* The place of an address space in the list of the memcg that this is charged to. */
-struct lazyzap_link {
-	struct list_head lru;
-	struct lazyzap_mm *lm;
-};
 
 /*
  * The ranges of an address space.
@@ -80,10 +78,10 @@ struct lazyzap_link {
  */
 struct lazyzap_mm {
 	struct mm_struct *mm;
-	spinlock_t link_lock;	/* taken outside of the lock of the list_lru */
-	struct lazyzap_link *link; /* replaced if the task changes its memcg */
-	u64 memcg;		/* serial number of the memcg of @link */
-	bool listed;		/* @link is in the list, or about to be */
+	spinlock_t memcg_lock;	/* protects @memcg, taken before that of the list_lru */
+	struct mem_cgroup *memcg; /* of the last task that marked, referenced, or NULL */
+	struct list_head lru;	/* in the list of @memcg, if there are marked ranges */
+	bool listed;		/* @lru is in that list, or about to be */
 	bool recorded;		/* there may have been ranges of MADV_FREE */
 	unsigned long zapped_at; /* by reclaim, in jiffies, or 0 */
 	atomic_t nr;		/* ranges, at most max_ranges_per_mm */
@@ -116,7 +114,7 @@ struct lazyzap_op {
 	bool lost;		/* a range that was removed was lost, */
 	bool freed;		/* or had lazyfree pages */
 	bool full;		/* there may or can be no more ranges */
-	bool busy;		/* stopped, as @blocked is being zapped */
+	bool busy;		/* stopped, as a part of the area is being zapped */
 	struct lazyzap_tree *blocked; /* where the operation had to stop */
 	unsigned long zap_start; /* part to be zapped first */
 	unsigned long zap_end;	/* or 0 */
@@ -124,14 +122,12 @@ struct lazyzap_op {
 	struct list_head gone;	/* ranges to be freed */
 };
 
-#define LAZYZAP_OP(_name, _mm, _vma, _start, _end, _flags)	\
-	struct lazyzap_op _name = {				\
-		.lm = lazyzap_of(_mm),				\
-		.vma = _vma,					\
-		.start = _start,				\
-		.end = _end,					\
-		.flags = _flags,				\
-		.gone = LIST_HEAD_INIT(_name.gone),		\
+#define LAZYZAP_OP(_mm, _vma, _start, _end, _flags) {	\
+		.lm = lazyzap_of(_mm),			\
+		.vma = _vma,				\
+		.start = _start,			\
+		.end = _end,				\
+		.flags = _flags,			\
 	}
 
 /* Tunables in /sys/kernel/mm/lazyfree/ */
@@ -143,10 +139,9 @@ struct lazyzap_limits {
 extern struct lazyzap_limits lazyzap_limits;
 
 extern struct list_lru lazyzap_lru;
-extern struct kmem_cache *lazyzap_link_cache;
 #define LAZYZAP_LIST	0
 
-/* Changes of mappings. Callers test lazyzap_of() first. */
+/* Changes of mappings. Callers test lazyzap_of() first, or the option. */
 int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
 		   unsigned long start, unsigned long end);
 void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
@@ -158,6 +153,7 @@ void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
 void lazyzap_move_pages(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end, unsigned long to);
 void lazyzap_fork(struct vm_area_struct *child, struct mm_struct *parent);
+void lazyzap_fork_flags(struct mm_struct *child, struct mm_struct *parent);
 void lazyzap_exit(struct mm_struct *mm);
 void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end);
 bool lazyzap_covers(struct mm_struct *mm, unsigned long start,
@@ -176,71 +172,30 @@ unsigned long lazyzap_skip_holes(struct mm_struct *mm, unsigned long addr,
 				 unsigned long end);
 unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 			      unsigned long nr_to_reclaim, bool young);
-unsigned long lazyzap_marked_pages(struct lazyzap_mm *lm);
+unsigned long lazyzap_drain(struct mem_cgroup *memcg);
 
 /* Ranges */
-unsigned int lazyzap_nr_shards(unsigned long start, unsigned long end);
-struct lazyzap_tree *lazyzap_tree_of(struct lazyzap_mm *lm, unsigned long start,
-				     unsigned long end, unsigned int i);
-struct lazyzap_range *lazyzap_next_range(struct lazyzap_range *range);
 void lazyzap_set_unknown(struct mm_struct *mm);
 int lazyzap_run(struct lazyzap_op *op);
-struct lazyzap_link *lazyzap_alloc_link(struct lazyzap_mm *lm);
-u64 lazyzap_current_memcg(void);
 struct lazyzap_mm *lazyzap_alloc_mm(struct mm_struct *mm);
 void lazyzap_free_mm(struct lazyzap_mm *lm);
 
-/* Calls of madvise(2) */
-int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
-		 unsigned long end, struct lazyzap_part *part);
-
-#ifdef CONFIG_MADV_SPLITTABLE
+/* Calls of madvise(2). Callers test if CONFIG_MADV_SPLITTABLE is enabled. */
 int lazyzap_mark(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end);
-int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
-		 unsigned long end, bool clean, struct lazyzap_undo *undo);
+int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
+		 unsigned long end, struct lazyzap_part *part);
 void lazyzap_record(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end);
-void lazyzap_fork_flags(struct mm_struct *child, struct mm_struct *parent);
-unsigned long lazyzap_drain(struct mem_cgroup *memcg);
-
-/* PR_MADV_SPLITTABLE_DEBUG_GUARD */
-static inline bool lazyzap_guards(const struct mm_struct *mm)
-{
-	return mm_flags_test(MMF_SPLITTABLE_GUARD, mm);
-}
+#ifdef CONFIG_MADV_SPLITTABLE
+int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
+		 unsigned long end, bool clean, struct lazyzap_undo *undo);
 #else
-static inline int lazyzap_mark(struct vm_area_struct *vma, unsigned long start,
-			       unsigned long end)
-{
-	return -ENODATA;
-}
-
 static inline int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 			       unsigned long end, bool clean,
 			       struct lazyzap_undo *undo)
 {
 	return -ENODATA;
-}
-
-static inline void lazyzap_record(struct vm_area_struct *vma,
-				  unsigned long start, unsigned long end)
-{
-}
-
-static inline bool lazyzap_guards(const struct mm_struct *mm)
-{
-	return false;
-}
-
-static inline void lazyzap_fork_flags(struct mm_struct *child,
-				      struct mm_struct *parent)
-{
-}
-
-static inline unsigned long lazyzap_drain(struct mem_cgroup *memcg)
-{
-	return 0;
 }
 #endif
 

@@ -49,44 +49,36 @@ static struct lazyzap_mm *lazyzap_mm_get(struct mm_struct *mm)
 	return lm;
 }
 
-static void lazyzap_list_add(struct lazyzap_mm *lm)
-{
-	guard(rcu)();
-	list_lru_add(&lazyzap_lru, &lm->link->lru, LAZYZAP_LIST,
-		     mem_cgroup_from_virt(lm->link));
-}
-
-static void lazyzap_list_del(struct lazyzap_mm *lm)
-{
-	guard(rcu)();
-	list_lru_del(&lazyzap_lru, &lm->link->lru, LAZYZAP_LIST,
-		     mem_cgroup_from_virt(lm->link));
-}
-
 /*
- * Have reclaim of the caller's memcg find the address space, though the task
- * may have been in another one. Returns false if there is no memory for that.
+ * Move the address space to the list of the caller's memcg, as memory is charged
+ * there from now on. The reference to the memcg keeps one that has been removed
+ * around until the next mark. Returns false if there is no memory for a list.
  */
 static bool lazyzap_follow_memcg(struct lazyzap_mm *lm)
 {
-	u64 memcg = lazyzap_current_memcg();
-	struct lazyzap_link *link;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *memcg;
 
-	if (likely(READ_ONCE(lm->memcg) == memcg))
-		return true;
-	link = lazyzap_alloc_link(lm);
-	if (!link)
+	scoped_guard(rcu) {
+		memcg = mem_cgroup_from_task(current);
+		if (likely(READ_ONCE(lm->memcg) == memcg))
+			return true;
+		if (!mem_cgroup_tryget(memcg))
+			return false;
+	}
+	if (memcg_list_lru_alloc(memcg, &lazyzap_lru, LAZYZAP_GFP)) {
+		mem_cgroup_put(memcg);
 		return false;
+	}
 
-	spin_lock(&lm->link_lock);
+	spin_lock(&lm->memcg_lock);
 	WRITE_ONCE(lm->listed, true);
-	lazyzap_list_del(lm);
-	swap(link, lm->link);
-	lazyzap_list_add(lm);
-	WRITE_ONCE(lm->memcg, memcg);
-	spin_unlock(&lm->link_lock);
-	kmem_cache_free(lazyzap_link_cache, link);
-
+	list_lru_del(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
+	swap(memcg, lm->memcg);
+	list_lru_add(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
+	spin_unlock(&lm->memcg_lock);
+	mem_cgroup_put(memcg);
+#endif
 	return true;
 }
 
@@ -99,13 +91,13 @@ static bool lazyzap_follow_memcg(struct lazyzap_mm *lm)
  */
 static void lazyzap_list(struct lazyzap_mm *lm)
 {
-	smp_mb(); /* see above */
+	smp_mb(); /* See above. */
 	if (likely(READ_ONCE(lm->listed)))
 		return;
 
-	guard(spinlock)(&lm->link_lock);
+	guard(spinlock)(&lm->memcg_lock);
 	WRITE_ONCE(lm->listed, true);
-	lazyzap_list_add(lm);
+	list_lru_add(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
 }
 
 /*
@@ -156,7 +148,8 @@ int lazyzap_mark(struct vm_area_struct *vma, unsigned long start,
 	if (lazyzap_can_mark(vma))
 		lm = lazyzap_mm_get(vma->vm_mm);
 	if (lm && !lazyzap_under_pressure(lm) && lazyzap_follow_memcg(lm)) {
-		LAZYZAP_OP(op, vma->vm_mm, vma, start, end, LAZYZAP_MARK);
+		struct lazyzap_op op = LAZYZAP_OP(vma->vm_mm, vma, start, end,
+						  LAZYZAP_MARK);
 
 		if (!lazyzap_run(&op)) {
 			lazyzap_list(lm);
@@ -182,7 +175,8 @@ void lazyzap_record(struct vm_area_struct *vma, unsigned long start,
 	struct mm_struct *mm = vma->vm_mm;
 
 	if (mm_flags_test(MMF_FREE_UNDO, mm) && lazyzap_mm_get(mm)) {
-		LAZYZAP_OP(op, mm, vma, start, end, LAZYZAP_RECORD | LAZYZAP_KEEP);
+		struct lazyzap_op op = LAZYZAP_OP(mm, vma, start, end,
+						  LAZYZAP_RECORD | LAZYZAP_KEEP);
 
 		WRITE_ONCE(op.lm->recorded, true);
 		if (!lazyzap_run(&op) && (!op.kept || op.kept == end - start))
@@ -201,9 +195,10 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, bool clean, struct lazyzap_undo *undo)
 {
 	struct mm_struct *mm = vma->vm_mm;
+	struct lazyzap_op op = LAZYZAP_OP(mm, vma, start, end,
+					  clean ? LAZYZAP_CLEAN : 0);
 	bool unknown = mm_flags_test(MMF_LAZYZAP_UNKNOWN, mm);
 	int error = 0;
-	LAZYZAP_OP(op, mm, vma, start, end, clean ? LAZYZAP_CLEAN : 0);
 
 	/*
 	 * In the second call, all contents are known: reclaim drops none of
@@ -261,7 +256,7 @@ int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
 		   unsigned long start, unsigned long end)
 {
-	LAZYZAP_OP(op, mm, vma, start, end, 0);
+	struct lazyzap_op op = LAZYZAP_OP(mm, vma, start, end, 0);
 
 	return lazyzap_run(&op);
 }
@@ -292,7 +287,7 @@ void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
 void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
 		  unsigned long end)
 {
-	LAZYZAP_OP(op, vma->vm_mm, NULL, start, end, 0);
+	struct lazyzap_op op = LAZYZAP_OP(vma->vm_mm, NULL, start, end, 0);
 
 	lazyzap_resolve(vma, start, end, true);
 	lazyzap_run(&op);
@@ -374,7 +369,7 @@ void lazyzap_exit(struct mm_struct *mm)
 {
 	struct lazyzap_mm *lm = lazyzap_of(mm);
 
-	lazyzap_list_del(lm);
+	list_lru_del(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
 	lazyzap_free_mm(lm);
 	mm->lazyzap = NULL;
 }

@@ -43,6 +43,7 @@ struct lazyzap_pass {
 	unsigned long age;	/* jiffies since a range was marked, at least */
 	bool locked_out;	/* a VMA was locked for write */
 	struct lazyzap_mm *lm;	/* with the oldest range so far; its mm is held */
+	struct lazyzap_tree *tree; /* of this range */
 	unsigned long stamp;	/* of this range */
 };
 
@@ -114,27 +115,28 @@ static struct lazyzap_tree *lazyzap_oldest(struct lazyzap_mm *lm,
 static enum lru_status lazyzap_pick_cb(struct list_head *item,
 				       struct list_lru_one *list, void *arg)
 {
-	struct lazyzap_mm *lm = container_of(item, struct lazyzap_link, lru)->lm;
+	struct lazyzap_mm *lm = container_of(item, struct lazyzap_mm, lru);
 	struct lazyzap_pass *pass = arg;
+	struct lazyzap_tree *tree;
 	unsigned long stamp;
 
 	if (!lazyzap_has_marked(lm)) {
-		/* Pairs with the barrier in lazyzap_list(). */
 		WRITE_ONCE(lm->listed, false);
-		smp_mb();
+		smp_mb(); /* Pairs with the one in lazyzap_list(). */
 		if (!lazyzap_has_marked(lm)) {
 			list_lru_isolate(list, item);
 			return LRU_REMOVED;
 		}
 		WRITE_ONCE(lm->listed, true);
 	}
-	if (!lazyzap_oldest(lm, pass, &stamp) ||
-	    (pass->lm && !time_before(stamp, pass->stamp)) ||
+	tree = lazyzap_oldest(lm, pass, &stamp);
+	if (!tree || (pass->lm && !time_before(stamp, pass->stamp)) ||
 	    !mmget_not_zero(lm->mm))
 		return LRU_ROTATE;
 	if (pass->lm)
 		mmput_async(pass->lm->mm);
 	pass->lm = lm;
+	pass->tree = tree;
 	pass->stamp = stamp;
 
 	return LRU_ROTATE;
@@ -197,7 +199,7 @@ static struct folio *lazyzap_get_folio(struct vm_area_struct *vma,
 	pmd_t *pmd = mm_find_pmd(vma->vm_mm, addr);
 	struct folio *folio = NULL;
 	pte_t *start_pte, *pte;
-	spinlock_t *ptl;
+	spinlock_t *ptl; /* of the page table */
 
 	if (!pmd)
 		return NULL;
@@ -251,9 +253,9 @@ static unsigned long lazyzap_split_and_put(struct folio *folio)
 }
 
 /*
- * Zap a part of a marked range, and free page tables that it empties. Return: number of pages that are free now.
- * Context: process or reclaim; may sleep; @vma or its mm locked for read, and
- * lazyzap_begin_zap() called.
+ * Zap a part of a marked range, and free page tables that are empty then. Return:
+ * number of pages that are free now. Context: process or reclaim; may sleep; @vma or
+ * its mm locked for read, and lazyzap_begin_zap() called.
  */
 unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
 				unsigned long end)
@@ -361,18 +363,15 @@ static void lazyzap_advance(struct lazyzap_tree *tree,
  *
  * Returns the number of pages that are free now.
  */
-static unsigned long lazyzap_zap_oldest(struct lazyzap_mm *lm,
-					struct lazyzap_pass *pass)
+static unsigned long lazyzap_zap_oldest(struct lazyzap_pass *pass)
 {
-	unsigned long start, end, next, zap, stamp, pages = 0;
+	unsigned long start, end, next, zap, pages = 0;
+	struct lazyzap_tree *tree = pass->tree;
+	struct lazyzap_mm *lm = pass->lm;
 	struct lazyzap_range *range;
 	struct vm_area_struct *vma;
-	struct lazyzap_tree *tree;
 	bool missed = false;
 
-	tree = lazyzap_oldest(lm, pass, &stamp);
-	if (!tree)
-		return 0;
 	spin_lock(&tree->lock);
 	range = lazyzap_first(tree, pass);
 	if (!range) {
@@ -421,6 +420,29 @@ unlock_vma:
 	return pages;
 }
 
+/* Zap ranges of a memcg without its children, oldest first. */
+static unsigned long lazyzap_zap_memcg(struct mem_cgroup *memcg,
+				       struct lazyzap_pass *pass,
+				       unsigned long nr_to_zap,
+				       unsigned int max_zaps)
+{
+	unsigned long pages = 0;
+
+	if (!list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg))
+		return 0;
+
+	pass->id = lazyzap_new_pass();
+	while (pages < nr_to_zap && max_zaps-- && lazyzap_pick(memcg, pass)) {
+		pages += lazyzap_zap_oldest(pass);
+		mmput_async(pass->lm->mm);
+		if (fatal_signal_pending(current))
+			break;
+		cond_resched();
+	}
+
+	return pages;
+}
+
 /*
  * Zap marked ranges, oldest first. Return: number of pages that are free now.
  * Context: reclaim. Waits for no lock that a caller may hold.
@@ -429,83 +451,46 @@ unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 			      unsigned long nr_to_reclaim, bool young)
 {
 	struct lazyzap_pass pass = { .nid = nid };
-	unsigned long pages = 0;
 
-	if (!list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg))
-		return 0;
-
-	pass.id = lazyzap_new_pass();
 	if (!young)
 		pass.age = msecs_to_jiffies(READ_ONCE(lazyzap_limits.min_age_ms));
-	for (int i = 0; i < LAZYZAP_ZAPS && pages < nr_to_reclaim; i++) {
-		struct lazyzap_mm *lm = lazyzap_pick(memcg, &pass);
 
-		if (!lm)
-			break;
-		pages += lazyzap_zap_oldest(lm, &pass);
-		mmput_async(lm->mm);
-		cond_resched();
-	}
-
-	return pages;
-}
-
-/* Zap ranges that can be locked, of a memcg without its children. */
-static unsigned long lazyzap_drain_memcg(struct mem_cgroup *memcg)
-{
-	struct lazyzap_pass pass = { .nid = NUMA_NO_NODE };
-	unsigned long pages = 0;
-	int ticks = 0;
-
-	pass.id = lazyzap_new_pass();
-	while (pages < LAZYZAP_DRAIN_PAGES && !fatal_signal_pending(current)) {
-		struct lazyzap_mm *lm = lazyzap_pick(memcg, &pass);
-
-		if (lm) {
-			pages += lazyzap_zap_oldest(lm, &pass);
-			mmput_async(lm->mm);
-			cond_resched();
-			continue;
-		}
-		/* Only ranges in VMAs that are locked for write are left. */
-		if (!pass.locked_out || pages || ticks++ == LAZYZAP_DRAIN_TICKS)
-			break;
-		schedule_timeout_uninterruptible(1);
-		pass.locked_out = false;
-		pass.id = lazyzap_new_pass();
-	}
-
-	return pages;
+	return lazyzap_zap_memcg(memcg, &pass, nr_to_reclaim, LAZYZAP_ZAPS);
 }
 
 /*
  * Zap marked ranges before the OOM killer chooses a victim. This ends when
  * there is enough memory to try the allocation again, or when all ranges have
- * been zapped whose VMAs are not locked for write. Return: number of pages
- * that are free now. Context: as lazyzap_reclaim().
+ * been zapped whose VMAs are not locked for write. If there are only others, it
+ * waits a few ticks for these VMAs. Return: number of pages that are free now.
+ * Context: as lazyzap_reclaim().
  */
 unsigned long lazyzap_drain(struct mem_cgroup *memcg)
 {
-	struct mem_cgroup *iter = NULL;
-	unsigned long pages = 0;
+	for (int ticks = 0; ; ticks++) {
+		struct lazyzap_pass pass = { .nid = NUMA_NO_NODE };
+		struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
+		unsigned long pages = 0;
 
-	if (mem_cgroup_disabled())
-		return lazyzap_drain_memcg(NULL);
-	while ((iter = mem_cgroup_iter(memcg, iter, NULL))) {
-		pages += lazyzap_drain_memcg(iter);
-		if (pages >= LAZYZAP_DRAIN_PAGES) {
-			mem_cgroup_iter_break(memcg, iter);
-			break;
-		}
+		do {
+			pages += lazyzap_zap_memcg(iter, &pass, LAZYZAP_DRAIN_PAGES - pages,
+						   UINT_MAX);
+			if (pages >= LAZYZAP_DRAIN_PAGES) {
+				mem_cgroup_iter_break(memcg, iter);
+				return pages;
+			}
+			iter = mem_cgroup_iter(memcg, iter, NULL);
+		} while (iter);
+		if (pages || !pass.locked_out || ticks == LAZYZAP_DRAIN_TICKS)
+			return pages;
+		schedule_timeout_uninterruptible(1);
 	}
-
-	return pages;
 }
 
 static enum lru_status lazyzap_sum_cb(struct list_head *item,
 				      struct list_lru_one *list, void *arg)
 {
-	struct lazyzap_mm *lm = container_of(item, struct lazyzap_link, lru)->lm;
+	struct lazyzap_mm *lm = container_of(item, struct lazyzap_mm, lru);
 	unsigned long *pages = arg;
 
 	*pages += lazyzap_mm_pages(lm->mm);
@@ -531,13 +516,13 @@ static unsigned long lazyzap_pages(struct mem_cgroup *memcg)
  */
 unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
 {
-	struct mem_cgroup *iter = NULL;
+	struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
 	unsigned long pages = 0;
 
-	if (mem_cgroup_disabled())
-		return lazyzap_pages(NULL);
-	while ((iter = mem_cgroup_iter(memcg, iter, NULL)))
+	do {
 		pages += lazyzap_pages(iter);
+		iter = mem_cgroup_iter(memcg, iter, NULL);
+	} while (iter);
 
 	return pages;
 }

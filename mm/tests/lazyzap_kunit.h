@@ -50,7 +50,8 @@ static void lazyzap_test_exit(struct kunit *test)
 static int test_run(struct kunit *test, unsigned long from, unsigned long to,
 		    unsigned int flags, bool *lost)
 {
-	LAZYZAP_OP(op, test->priv, NULL, test_addr(from), test_addr(to), flags);
+	struct lazyzap_op op = LAZYZAP_OP(test->priv, NULL, test_addr(from),
+					  test_addr(to), flags);
 	int error = lazyzap_run(&op);
 
 	if (lost)
