@@ -472,7 +472,7 @@ static int lazyzap_zap_area(struct lazyzap_op *op, unsigned long start,
 		struct vm_area_struct *vma = op->vma;
 		bool locked = false;
 
-		next = min(end, ALIGN(start + 1, LAZYZAP_PIECE));
+		next = min(end, ALIGN(start + 1, PUD_SIZE));
 		if (!vma) {
 			vma = vma_lookup(mm, start);
 			if (!vma)
@@ -750,7 +750,7 @@ void lazyzap_free_mm(struct lazyzap_mm *lm)
 			kmem_cache_free(lazyzap_range_cache, range);
 		cond_resched();
 	}
-	mem_cgroup_put(lm->memcg);
+	obj_cgroup_put(lm->objcg);
 	kfree(lm);
 }
 
@@ -763,7 +763,7 @@ struct lazyzap_mm *lazyzap_alloc_mm(struct mm_struct *mm)
 		return NULL;
 	lm->mm = mm;
 	INIT_LIST_HEAD(&lm->lru);
-	spin_lock_init(&lm->memcg_lock);
+	spin_lock_init(&lm->objcg_lock);
 	for (int i = 0; i < LAZYZAP_TREES; i++) {
 		spin_lock_init(&lm->tree[i].lock);
 		lockdep_set_class(&lm->tree[i].lock, i == LAZYZAP_LARGE ?

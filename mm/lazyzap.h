@@ -78,9 +78,9 @@ struct lazyzap_tree {
  */
 struct lazyzap_mm {
 	struct mm_struct *mm;
-	spinlock_t memcg_lock;	/* protects @memcg, taken before that of the list_lru */
-	struct mem_cgroup *memcg; /* of the last task that marked, referenced, or NULL */
-	struct list_head lru;	/* in the list of @memcg, if there are marked ranges */
+	spinlock_t objcg_lock;	/* protects @objcg, taken before the lock of the list_lru */
+	struct obj_cgroup *objcg; /* of the last task that marked, referenced, or NULL */
+	struct list_head lru;	/* in the list of the memcg of @objcg */
 	bool listed;		/* @lru is in that list, or about to be */
 	bool recorded;		/* there may have been ranges of MADV_FREE */
 	unsigned long zapped_at; /* by reclaim, in jiffies, or 0 */

@@ -49,37 +49,66 @@ static struct lazyzap_mm *lazyzap_mm_get(struct mm_struct *mm)
 	return lm;
 }
 
+/* Called with the RCU lock held. */
+static struct mem_cgroup *lazyzap_memcg(struct lazyzap_mm *lm)
+{
+#ifdef CONFIG_MEMCG
+	struct obj_cgroup *objcg = READ_ONCE(lm->objcg);
+
+	if (objcg)
+		return obj_cgroup_memcg(objcg);
+#endif
+	return NULL;
+}
+
+static void lazyzap_list_add(struct lazyzap_mm *lm)
+{
+	guard(rcu)();
+	list_lru_add(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lazyzap_memcg(lm));
+}
+
+static void lazyzap_list_del(struct lazyzap_mm *lm)
+{
+	guard(rcu)();
+	list_lru_del(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lazyzap_memcg(lm));
+}
+
 /*
  * Move the address space to the list of the caller's memcg, as memory is charged
- * there from now on. The reference to the memcg keeps one that has been removed
- * around until the next mark. Returns false if there is no memory for a list.
+ * there from now on. Returns false if there is no memory for the list.
  */
 static bool lazyzap_follow_memcg(struct lazyzap_mm *lm)
 {
 #ifdef CONFIG_MEMCG
 	struct mem_cgroup *memcg;
+	struct obj_cgroup *objcg;
+	int error;
 
+	if (mem_cgroup_disabled())
+		return true;
 	scoped_guard(rcu) {
-		memcg = mem_cgroup_from_task(current);
-		if (likely(READ_ONCE(lm->memcg) == memcg))
+		if (likely(lazyzap_memcg(lm) == mem_cgroup_from_task(current)))
 			return true;
-		if (!mem_cgroup_tryget(memcg))
-			return false;
-	}
-	if (memcg_list_lru_alloc(memcg, &lazyzap_lru, LAZYZAP_GFP)) {
-		mem_cgroup_put(memcg);
-		return false;
 	}
 
-	spin_lock(&lm->memcg_lock);
-	WRITE_ONCE(lm->listed, true);
-	list_lru_del(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
-	swap(memcg, lm->memcg);
-	list_lru_add(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
-	spin_unlock(&lm->memcg_lock);
+	objcg = get_obj_cgroup_from_current();
+	memcg = get_mem_cgroup_from_objcg(objcg);
+	error = memcg_list_lru_alloc(memcg, &lazyzap_lru, LAZYZAP_GFP);
 	mem_cgroup_put(memcg);
-#endif
+	if (!error) {
+		spin_lock(&lm->objcg_lock);
+		WRITE_ONCE(lm->listed, true);
+		lazyzap_list_del(lm);
+		objcg = xchg(&lm->objcg, objcg);
+		lazyzap_list_add(lm);
+		spin_unlock(&lm->objcg_lock);
+	}
+	obj_cgroup_put(objcg);
+
+	return !error;
+#else
 	return true;
+#endif
 }
 
 /*
@@ -95,9 +124,9 @@ static void lazyzap_list(struct lazyzap_mm *lm)
 	if (likely(READ_ONCE(lm->listed)))
 		return;
 
-	guard(spinlock)(&lm->memcg_lock);
+	guard(spinlock)(&lm->objcg_lock);
 	WRITE_ONCE(lm->listed, true);
-	list_lru_add(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
+	lazyzap_list_add(lm);
 }
 
 /*
@@ -228,18 +257,21 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 }
 
 /*
- * Unmark the first marked part of an area, at most a piece, which the caller
- * then has to zero. Returns 1 if there is one, 0 if not, -EAGAIN if the call has
+ * Unmark the first marked part of an area, at most a piece and holes before it,
+ * which the caller then has to zero. Returns 1 if there is one, 0 if not, -EAGAIN if the call has
  * to be restarted, or -EINTR. Context: may sleep; @vma or its mm locked for read.
  */
 int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, struct lazyzap_part *part)
 {
+	unsigned long addr;
 	int error;
 
 	if (!lazyzap_next(vma->vm_mm, start, end, part))
 		return 0;
-	part->end = min(part->end, ALIGN(part->start + 1, LAZYZAP_PIECE));
+	/* Skip holes, as what was never touched may be large. */
+	addr = lazyzap_skip_holes(vma->vm_mm, part->start, part->end);
+	part->end = min(part->end, ALIGN(addr + 1, LAZYZAP_PIECE));
 	error = lazyzap_forget(vma->vm_mm, vma, part->start, part->end);
 	if (error)
 		return error;
@@ -306,12 +338,17 @@ void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 	struct lazyzap_part part;
 
 	for (; lazyzap_next(vma->vm_mm, start, end, &part); start = part.end) {
-		part.end = min(part.end, ALIGN(part.start + 1, LAZYZAP_PIECE));
-		part.end = lazyzap_begin_zap(part.tree, part.start, part.end, true) ?: part.start;
-		if (part.end == part.start)
+		part.start = lazyzap_skip_holes(vma->vm_mm, part.start, part.end);
+		if (part.start == part.end)
 			continue;
-		lazyzap_zap_piece(vma, part.start, part.end);
-		lazyzap_end_zap(part.tree);
+		part.end = min(part.end, ALIGN(part.start + 1, LAZYZAP_PIECE));
+		part.end = lazyzap_begin_zap(part.tree, part.start, part.end, true);
+		if (part.end) {
+			lazyzap_zap_piece(vma, part.start, part.end);
+			lazyzap_end_zap(part.tree);
+		} else {
+			part.end = part.start;
+		}
 		if (fatal_signal_pending(current))
 			break;
 	}
@@ -369,7 +406,7 @@ void lazyzap_exit(struct mm_struct *mm)
 {
 	struct lazyzap_mm *lm = lazyzap_of(mm);
 
-	list_lru_del(&lazyzap_lru, &lm->lru, LAZYZAP_LIST, lm->memcg);
+	lazyzap_list_del(lm);
 	lazyzap_free_mm(lm);
 	mm->lazyzap = NULL;
 }

@@ -31,7 +31,7 @@
 
 /*
  * Before the OOM killer chooses a victim: pages that are worth another try to
- * allocate, and ticks to wait for VMAs that other tasks have locked for write.
+ * allocate, and ticks to wait for other tasks that have VMAs locked or zap.
  */
 #define LAZYZAP_DRAIN_PAGES	(SZ_4M / PAGE_SIZE)
 #define LAZYZAP_DRAIN_TICKS	5
@@ -41,7 +41,7 @@ struct lazyzap_pass {
 	unsigned int id;	/* ranges that had to be skipped are given it */
 	int nid;		/* node that needs memory, or NUMA_NO_NODE */
 	unsigned long age;	/* jiffies since a range was marked, at least */
-	bool locked_out;	/* a VMA was locked for write */
+	bool locked_out;	/* a VMA was locked for write, or others zap a tree */
 	struct lazyzap_mm *lm;	/* with the oldest range so far; its mm is held */
 	struct lazyzap_tree *tree; /* of this range */
 	unsigned long stamp;	/* of this range */
@@ -64,15 +64,17 @@ static bool lazyzap_has_marked(const struct lazyzap_mm *lm)
 
 /* The first range of a tree that the pass may zap, or NULL. */
 static struct lazyzap_range *lazyzap_first(struct lazyzap_tree *tree,
-					   const struct lazyzap_pass *pass)
+					   struct lazyzap_pass *pass)
 {
 	struct lazyzap_range *range;
 	int visited = 0;
 
 	lockdep_assert_held(&tree->lock);
 
-	if (tree->zap_end)
+	if (tree->zap_end) {
+		pass->locked_out = true;
 		return NULL;
+	}
 	list_for_each_entry(range, &tree->by_age, age) {
 		if (range->pass != pass->id &&
 		    !time_before(jiffies, range->stamp + pass->age))
@@ -86,7 +88,7 @@ static struct lazyzap_range *lazyzap_first(struct lazyzap_tree *tree,
 
 /* The tree with the oldest range that the pass may zap, or NULL. */
 static struct lazyzap_tree *lazyzap_oldest(struct lazyzap_mm *lm,
-					   const struct lazyzap_pass *pass,
+					   struct lazyzap_pass *pass,
 					   unsigned long *stamp)
 {
 	struct lazyzap_tree *found = NULL;
@@ -238,10 +240,9 @@ static unsigned long lazyzap_split_and_put(struct folio *folio)
 
 	if (!folio)
 		return 0;
-	if (folio_test_large(folio) && folio_test_anon(folio) &&
-	    folio_mapped(folio) && folio_trylock(folio)) {
-		if (folio_test_large(folio))
-			split_folio(folio);
+	if (folio_test_large(folio) && folio_test_partially_mapped(folio) &&
+	    folio_trylock(folio)) {
+		split_folio(folio);
 		folio_unlock(folio);
 	}
 	if (folio_test_large(folio) && folio_mapped(folio))
@@ -461,8 +462,8 @@ unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 /*
  * Zap marked ranges before the OOM killer chooses a victim. This ends when
  * there is enough memory to try the allocation again, or when all ranges have
- * been zapped whose VMAs are not locked for write. If there are only others, it
- * waits a few ticks for these VMAs. Return: number of pages that are free now.
+ * been zapped whose VMAs are not locked for write. If only others are left, or
+ * another task is zapping, it waits a few ticks. Return: number of pages that are free now.
  * Context: as lazyzap_reclaim().
  */
 unsigned long lazyzap_drain(struct mem_cgroup *memcg)
@@ -495,17 +496,21 @@ static enum lru_status lazyzap_sum_cb(struct list_head *item,
 
 	*pages += lazyzap_mm_pages(lm->mm);
 
-	return LRU_SKIP;
+	return LRU_ROTATE;
 }
 
 /* Sum of lazyzap_mm_pages() in a memcg without its children. */
 static unsigned long lazyzap_pages(struct mem_cgroup *memcg)
 {
-	unsigned long pages = 0, nr = ULONG_MAX;
+	unsigned long left = list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg);
+	unsigned long pages = 0, nr;
 
-	if (list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg))
+	/* The list is locked for one walk. Each walk sees others, as they rotate. */
+	for (; left; left -= min(left, LAZYZAP_MMS_TO_VISIT)) {
+		nr = min(left, LAZYZAP_MMS_TO_VISIT);
 		list_lru_walk_one(&lazyzap_lru, LAZYZAP_LIST, memcg,
 				  lazyzap_sum_cb, &pages, &nr);
+	}
 
 	return pages;
 }
