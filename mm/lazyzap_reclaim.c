@@ -207,10 +207,10 @@ static struct folio *lazyzap_get_folio(struct vm_area_struct *vma,
 		return NULL;
 	ptl = pmd_trans_huge_lock(pmd, vma);
 	if (ptl) {
-		if (pmd_present(*pmd) && !is_huge_zero_pmd(*pmd)) {
-			folio = pmd_folio(*pmd);
+		if (pmd_present(*pmd))
+			folio = vm_normal_folio_pmd(vma, addr, *pmd);
+		if (folio)
 			folio_get(folio);
-		}
 		spin_unlock(ptl);
 		return folio;
 	}
@@ -468,6 +468,9 @@ unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
  */
 unsigned long lazyzap_drain(struct mem_cgroup *memcg)
 {
+	if (!list_lru_count_node(&lazyzap_lru, LAZYZAP_LIST))
+		return 0;
+
 	for (int ticks = 0; ; ticks++) {
 		struct lazyzap_pass pass = { .nid = NUMA_NO_NODE };
 		struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
@@ -521,9 +524,12 @@ static unsigned long lazyzap_pages(struct mem_cgroup *memcg)
  */
 unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
 {
-	struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
+	struct mem_cgroup *iter;
 	unsigned long pages = 0;
 
+	if (!list_lru_count_node(&lazyzap_lru, LAZYZAP_LIST))
+		return 0;
+	iter = mem_cgroup_iter(memcg, NULL, NULL);
 	do {
 		pages += lazyzap_pages(iter);
 		iter = mem_cgroup_iter(memcg, iter, NULL);

@@ -57,7 +57,6 @@ static struct sum {
 	{ "leak", MEMINFO, "HardwareCorrupted", 64, false, 0 },
 	/* Free objects in the sheaves of isolated CPUs, which are not shrunk, count. */
 	{ "leak", SLABINFO, "lazyzap_range", 256, false, 0 },
-	{ "leak", SLABINFO, "lazyzap_link", 256, false, 0 },
 };
 
 /* Bytes that a group without processes may show in memory.stat. */
@@ -119,7 +118,6 @@ static void sums_settle(void)
 	put("/proc/sys/vm/drop_caches", "4");
 	put("/proc/sys/vm/drop_caches", "3");
 	put("/sys/kernel/slab/lazyzap_range/shrink", "1");
-	put("/sys/kernel/slab/lazyzap_link/shrink", "1");
 	put("/proc/sys/vm/stat_refresh", "1");
 }
 
