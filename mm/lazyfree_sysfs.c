@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * When memory goes that its owner has given back, /sys/kernel/mm/lazyfree/. See
+ * Tunables of lazily freed memory, /sys/kernel/mm/lazyfree/. See
  * Documentation/admin-guide/mm/lazyfree.rst.
  */
 

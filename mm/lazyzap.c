@@ -382,10 +382,10 @@ static void lazyzap_unlock_shard(struct lazyzap_tree *tree)
  * keeps others from inserting ranges which cross cells. A task that only works
  * on one cell does without that lock if nr_large is 0.
  *
- * Tasks that insert ranges which overlap notice each other: one that inserts in
- * a shard sets @in_use of the shard before it looks at nr_large, and one that
- * inserts in the large tree increments nr_large before it looks at @in_use of the
- * shards. See Documentation/litmus-tests/mm/lazyzap-large.litmus.
+ * A task that inserts in a shard sets @in_use of the shard before it looks at
+ * nr_large. A task that inserts in the large tree increments nr_large before it
+ * looks at @in_use of the shards. So one of the two finds the range of the other.
+ * See Documentation/litmus-tests/mm/lazyzap-large.litmus.
  *
  * Returns false if it has to stop before the end.
  */

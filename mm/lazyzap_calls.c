@@ -269,7 +269,7 @@ int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 
 	if (!lazyzap_next(vma->vm_mm, start, end, part))
 		return 0;
-	/* Skip holes, as what was never touched may be large. */
+	/* Memory that was never touched may be large, so take it at once. */
 	addr = lazyzap_skip_holes(vma->vm_mm, part->start, part->end);
 	part->end = min(part->end, ALIGN(addr + 1, LAZYZAP_PIECE));
 	error = lazyzap_forget(vma->vm_mm, vma, part->start, part->end);
