@@ -222,6 +222,8 @@ static bool lazyzap_cut(struct lazyzap_op *op, struct lazyzap_tree *tree,
 		if (range->marked || !op->full) {
 			op->blocked = tree;
 			if (range->marked) {
+				head = start - range->start <
+				       range->end - clamp(op->next_end, end, range->end);
 				op->zap_start = head ? range->start : end;
 				op->zap_end = head ? start : range->end;
 			}

@@ -109,6 +109,7 @@ struct lazyzap_op {
 	unsigned long start;
 	unsigned long end;
 	unsigned int flags;
+	unsigned long next_end;	/* the caller removes the rest up to here as well */
 	unsigned long covered;	/* bytes of the area that were in ranges, */
 	unsigned long kept;	/* or are in those that LAZYZAP_KEEP kept */
 	bool lost;		/* a range that was removed was lost, */

@@ -264,6 +264,7 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, struct lazyzap_part *part)
 {
+	struct lazyzap_op op;
 	unsigned long addr;
 	int error;
 
@@ -272,7 +273,10 @@ int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 	/* Memory that was never touched may be large, so take it at once. */
 	addr = lazyzap_skip_holes(vma->vm_mm, part->start, part->end);
 	part->end = min(part->end, ALIGN(addr + 1, LAZYZAP_PIECE));
-	error = lazyzap_forget(vma->vm_mm, vma, part->start, part->end);
+	op = (struct lazyzap_op)LAZYZAP_OP(vma->vm_mm, vma, part->start,
+					   part->end, 0);
+	op.next_end = end;
+	error = lazyzap_run(&op);
 	if (error)
 		return error;
 	trace_lazyzap_unmark(vma->vm_mm, part->start, part->end);

@@ -425,6 +425,19 @@ TEST_F(lazyfree, cut_at_the_limit)
 	check_undo(_metadata, &self->t, self->p, MB, false);
 }
 
+/* Of a call for more than 2 MiB, the remainders of all of it count. */
+TEST_F(lazyfree, cut_in_parts_at_the_limit)
+{
+	char *tail = self->p + REGION - MB / 2;
+
+	ASSERT_EQ(0, set_max_ranges("1"));
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(0, unmark(self->p + 2 * MB, tail - self->p - 2 * MB));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 2 * MB, REGION - 2 * MB, 0));
+	check_not_marked(_metadata, &self->t, tail, MB / 2);
+	EXPECT_EQ(0, check_undo(_metadata, &self->t, self->p, 2 * MB, true));
+}
+
 /* A process makes as many ranges as it can: cuts of memory that it never used. */
 TEST_F(single, ranges_are_bounded)
 {
