@@ -267,7 +267,8 @@ static void model_marked(struct region *r, size_t first, size_t n, int ret, bool
 		return;
 	}
 	model_discarded(r, first, n);
-	if (is_anon(r) && one_mapping && debug_mode == DEBUG_GUARD)
+	/* Locked memory has no guard regions. */
+	if (is_anon(r) && one_mapping && debug_mode == DEBUG_GUARD && !region_any(r, first, n, LOCKED))
 		set_state(r, first, n, GUARD, 0);
 }
 
