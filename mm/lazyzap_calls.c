@@ -258,8 +258,9 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 
 /*
  * Unmark the first marked part of an area, at most a piece and holes before it,
- * which the caller then has to zero. Returns 1 if there is one, 0 if not, -EAGAIN if the call has
- * to be restarted, or -EINTR. Context: may sleep; @vma or its mm locked for read.
+ * which the caller then has to zero. Returns 1 if there is one, 0 if not, -EAGAIN
+ * if the call has to be restarted, or -EINTR. Context: may sleep; @vma or its mm
+ * locked for read.
  */
 int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, struct lazyzap_part *part)
