@@ -527,7 +527,8 @@ unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
 	struct mem_cgroup *iter;
 	unsigned long pages = 0;
 
-	if (!list_lru_count_node(&lazyzap_lru, LAZYZAP_LIST))
+	/* The boot asks for available memory before there is a list. */
+	if (!lazyzap_lru.node || !list_lru_count_node(&lazyzap_lru, LAZYZAP_LIST))
 		return 0;
 	iter = mem_cgroup_iter(memcg, NULL, NULL);
 	do {
