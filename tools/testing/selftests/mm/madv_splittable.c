@@ -434,8 +434,8 @@ TEST_F(lazyfree, cut_in_parts_at_the_limit)
 	ASSERT_EQ(0, mark(self->p, REGION));
 	EXPECT_EQ(0, unmark(self->p + 2 * MB, tail - self->p - 2 * MB));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 2 * MB, REGION - 2 * MB, 0));
-	check_not_marked(_metadata, &self->t, tail, MB / 2);
 	EXPECT_EQ(0, check_undo(_metadata, &self->t, self->p, 2 * MB, true));
+	check_not_marked(_metadata, &self->t, tail, MB / 2);
 }
 
 /* A process makes as many ranges as it can: cuts of memory that it never used. */
