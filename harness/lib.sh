@@ -102,7 +102,7 @@ topic_tests() {
 # first, so another CPU can translate the old bytes again, and keeps these. The breakpoint
 # that the kernel writes while it patches can stay so, and then causes "Oops: int3".
 jump_label() {
-	case ${JUMP_LABEL:-}:${1:-guest} in
+	case ${JUMP_LABEL:-}:${1:-} in
 	:bench | :trace) echo auto ;;
 	:*) echo n ;;
 	*) echo "$JUMP_LABEL" ;;

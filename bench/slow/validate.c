@@ -85,8 +85,10 @@ static void dontneed(int i)
 		err(1, "MADV_DONTNEED");
 }
 
-static void pin(int cpu)
+/* To a CPU, counted from the last one. */
+static void pin(int index)
 {
+	int cpu = sysconf(_SC_NPROCESSORS_ONLN) - 1 - index;
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
@@ -105,7 +107,7 @@ static void *run(void *data)
 {
 	struct task *task = data;
 
-	pin(sysconf(_SC_NPROCESSORS_ONLN) - 1 - task->index);
+	pin(task->index);
 	pthread_barrier_wait(&begin);
 	task->work(task->index);
 	return NULL;
