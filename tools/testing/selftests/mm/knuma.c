@@ -642,12 +642,14 @@ TEST_F_TIMEOUT(knuma, daemons_freeze, PATIENCE)
 	if (write_text("/sys/power/pm_test", "freezer"))
 		SKIP(return, "no /sys/power/pm_test: CONFIG_PM_DEBUG");
 	hold_queues();
+	make_queue(there, here);
 	u = start((struct user) {});
 	ASSERT_NE(u, NULL);
 	for (int i = 0; i < 2; i++) {
+		u->from = i & 1 ? there : here;
 		u->to = i & 1 ? here : there;
 		moved = migrated();
-		ASSERT_TRUE(wait_for(queued(here, there) + queued(there, here) > 100));
+		ASSERT_TRUE(has_queued(u, 100));
 		/* Takes some seconds, after which all that waits is too old. */
 		EXPECT_EQ(write_text("/sys/power/state", "freeze"), 0);
 		EXPECT_TRUE(converges(u));
