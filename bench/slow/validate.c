@@ -2,14 +2,16 @@
 /*
  * validate - is a guest of MODE=slow a machine of equally slow CPUs?
  *
- *   validate MIB THREADS...
+ *   validate ROUNDS MIB THREADS...
  *
- * fills MIB of memory for each number of THREADS, prints "filled", and waits for
- * a line of input. Threads are pinned to CPUs, from the last one down, because the
- * first one keeps the time and runs the kernel's own threads. Prints for each number:
+ * has each number of THREADS fill MIB of memory, so that it is on their nodes, prints
+ * "filled", and waits for a line of input. Threads are pinned to CPUs, from the last
+ * one down, because the first one keeps the time and runs the kernel's own threads.
+ * Prints for each number, the median of ROUNDS:
  *   = user_N       seconds for a fixed amount of work in registers, shared
- *   = lock_N       seconds for a fixed number of acquisitions of one spinlock,
- *                  shared; a tenth of the work is done with the lock held
+ *   = short_N      seconds for a fixed number of acquisitions of one spinlock, shared;
+ *                  a tenth of the work is done with the lock held, 200 instructions
+ *   = long_N       the same with 2,000 instructions, and a tenth of the acquisitions
  *   = dontneed_N   seconds of MADV_DONTNEED of MIB of memory, shared
  * and once, with two CPUs:
  *   = round_trip   of an interrupt to a running CPU, in instructions of a CPU
@@ -30,13 +32,13 @@
 #include <unistd.h>
 
 #define MAX		64
+#define ROUNDS		99
 #define USER_LOOPS	(64L << 20)
 #define LOCKED		(1L << 16)	/* acquisitions */
-#define INSIDE		100L		/* loops with the lock held */
-#define OUTSIDE		900L		/* and without it */
+#define INSIDE		100L		/* loops with the lock held; nine times as many without */
 #define CALLS		2000
 
-static int threads;
+static int threads, rounds;
 static size_t size;
 static char *memory, *memories[MAX];
 static pthread_barrier_t begin;
@@ -63,18 +65,36 @@ static void user(int i)
 	loops(USER_LOOPS / threads);
 }
 
-static void locked(int i)
+static void locked(long acquisitions, long inside)
 {
-	(void)i;
-	for (long n = LOCKED / threads; n; n--) {
+	for (long n = acquisitions / threads; n; n--) {
 		while (atomic_exchange_explicit(&lock, 1, memory_order_acquire))
 			while (atomic_load_explicit(&lock, memory_order_relaxed))
 				__builtin_ia32_pause();
-		loops(INSIDE);
+		loops(inside);
 		shared++;
 		atomic_store_explicit(&lock, 0, memory_order_release);
-		loops(OUTSIDE);
+		loops(9 * inside);
 	}
+}
+
+static void locked_short(int i)
+{
+	(void)i;
+	locked(LOCKED, INSIDE);
+}
+
+static void locked_long(int i)
+{
+	(void)i;
+	locked(LOCKED / 10, 10 * INSIDE);
+}
+
+static void fill(int i)
+{
+	size_t share = size / threads;
+
+	memset(memory + i * share, 1, share);
 }
 
 static void dontneed(int i)
@@ -113,7 +133,7 @@ static void *run(void *data)
 	return NULL;
 }
 
-static void measure(const char *name, void (*work)(int index))
+static double seconds(void (*work)(int index))
 {
 	struct task tasks[MAX];
 	double start;
@@ -131,8 +151,30 @@ static void measure(const char *name, void (*work)(int index))
 	pthread_barrier_wait(&begin);
 	for (int i = 0; i < threads; i++)
 		pthread_join(tasks[i].thread, NULL);
-	printf("= %s_%d %.4f\n", name, threads, now() - start);
+	start = now() - start;
 	pthread_barrier_destroy(&begin);
+	return start;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static void measure(const char *name, void (*work)(int index))
+{
+	double took[ROUNDS];
+
+	for (int i = 0; i < rounds; i++) {
+		/* It was filled before the CPUs became slow, for one round. */
+		if (i && work == dontneed)
+			seconds(fill);
+		took[i] = seconds(work);
+	}
+	qsort(took, rounds, sizeof(took[0]), compare);
+	printf("= %s_%d %.4f\n", name, threads, took[rounds / 2]);
 }
 
 static void *spin(void *data)
@@ -172,32 +214,37 @@ static void round_trip(void)
 
 int main(int argc, char **argv)
 {
-	if (argc < 3 || argc > 2 + MAX)
-		errx(2, "usage: validate MIB THREADS...");
+	if (argc < 4 || argc > 3 + MAX)
+		errx(2, "usage: validate ROUNDS MIB THREADS...");
+	rounds = atoi(argv[1]);
+	if (rounds < 1 || rounds > ROUNDS)
+		errx(2, "give 1 to %d rounds, not %s", ROUNDS, argv[1]);
 	setlinebuf(stdout);
-	size = strtoul(argv[1], NULL, 10) << 20;
-	for (int i = 2; i < argc; i++) {
+	size = strtoul(argv[2], NULL, 10) << 20;
+	for (int i = 3; i < argc; i++) {
+		threads = atoi(argv[i]);
+		if (threads < 1 || threads > MAX)
+			errx(2, "give 1 to %d threads, not %s", MAX, argv[i]);
 		memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (memory == MAP_FAILED)
 			err(1, "mmap");
 		madvise(memory, size, MADV_NOHUGEPAGE);
-		memset(memory, 1, size);
-		memories[i - 2] = memory;
+		seconds(fill);
+		memories[i - 3] = memory;
 	}
 	puts("filled");
 	getchar();
-	for (int i = 2; i < argc; i++) {
+	for (int i = 3; i < argc; i++) {
 		threads = atoi(argv[i]);
-		if (threads < 1 || threads > MAX)
-			errx(2, "give 1 to %d threads, not %s", MAX, argv[i]);
 		measure("user", user);
-		measure("lock", locked);
+		measure("short", locked_short);
+		measure("long", locked_long);
 	}
 	round_trip();
-	for (int i = 2; i < argc; i++) {
+	for (int i = 3; i < argc; i++) {
 		threads = atoi(argv[i]);
-		memory = memories[i - 2];
+		memory = memories[i - 3];
 		measure("dontneed", dontneed);
 	}
 	return 0;
