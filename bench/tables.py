@@ -3,8 +3,8 @@
 
 README.md and the cover letters have tables between a line "results: NAME" and
 a line "results end"; in README.md these are HTML comments, in a cover they
-begin with "# ", and harness/series leaves them out. NAME is "front" (README),
-"setup", "sweep", or one of the topic's TABLES. bench/results/README.md is
+begin with "# ", and harness/series leaves them out. NAME is "front" or "slow"
+(README), "setup", "sweep", or one of the topic's TABLES. bench/results/README.md is
 generated as a whole.
 """
 
@@ -97,7 +97,9 @@ def text_of(name: str, topic: str, known: dict[str, tuple[ModuleType, Record]]) 
             return common.markdown(lines, common.FRONT_HEAD)
         if name == "setup":
             return textwrap.fill(setup_text([record for _, record in known.values()]), 79)
-        raise TableError(f"no table '{name}': README.md has front and setup")
+        if name == "slow":
+            return "```\n" + (RESULTS / "slow.txt").read_text() + "```"
+        raise TableError(f"no table '{name}': README.md has front, setup and slow")
     if topic not in known:
         raise TableError(f"bench/results/{topic}.json is missing: make bench TOPIC={topic}")
     module, record = known[topic]
