@@ -402,9 +402,9 @@ def in_words(setup: dict[str, list[str]]) -> str:
     def some(key: str) -> str:
         return " or ".join(setup.get(key, ["unknown"]))
     qemu = " or ".join(value.split()[0] for value in setup.get("qemu", ["unknown"]))
-    erms = "" if all("-erms" in cpu for cpu in setup.get("cpu", [])) else " (with ERMS)"
+    cpus = " or ".join(cpu + ("" if "-erms" in cpu else " (with ERMS)") for cpu in setup.get("cpu", ["unknown"]))
     labels = {"yes": "with jump labels", "no": "without jump labels"}.get(some("jump_label"), "with and without jump labels")
-    return f"QEMU {qemu} with -cpu {some('cpu')}{erms}, kernels {labels}, {some('host_cpus')} host CPUs"
+    return f"QEMU {qemu} with -cpu {cpus}, kernels {labels}, {some('host_cpus')} host CPUs"
 
 
 def number(value: float | None) -> str:
