@@ -115,7 +115,7 @@ TABLES = {
         ("  with hooks, MADV_UNSPLITTABLE", f"{JEMALLOC} > with hooks, zeroed"),
         ("  with hooks, MADV_FREE_UNDO", f"{JEMALLOC} > with hooks, as it is"),
         ("malloc() of as much, glibc", "the same of an unmodified program, glibc that unmaps"),
-        ("  with a preloaded shim, MADV_FREE_UNDO", SHIM),
+        ("  preloaded shim, MADV_FREE_UNDO", SHIM),
         ("half of jemalloc's heap freed, reused", ""),
         ("  huge pages left, %", f"{JEMALLOC} > half of its heap freed and used again: huge pages left"),
         ("  with hooks, %", f"{JEMALLOC} > with hooks"),
