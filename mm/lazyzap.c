@@ -680,17 +680,32 @@ bool __lazyzap_test(struct mm_struct *mm, unsigned long addr, unsigned long end,
 	return addr >= part->start && addr < part->end;
 }
 
-/*
- * Check if all of an area is in one marked range. Return: true if it is, so
- * that work on its pages would be in vain. Context: as lazyzap_next().
+/**
+ * lazyzap_next_pmds() - Find page tables with nothing but marked memory.
+ * @mm:		address space
+ * @start:	start address of the area to search
+ * @end:	end address (exclusive)
+ * @part:	the first part of the area that consists of whole page tables, all
+ *		in one marked range
+ *
+ * For work on pages that would be in vain if they are marked, and would split
+ * huge pages if it left out parts of them.
+ *
+ * Context: as lazyzap_next().
+ * Return: false if there is no such part.
  */
-bool lazyzap_covers(struct mm_struct *mm, unsigned long start,
-		    unsigned long end)
+bool lazyzap_next_pmds(struct mm_struct *mm, unsigned long start,
+		       unsigned long end, struct lazyzap_part *part)
 {
-	struct lazyzap_part part;
+	for (; lazyzap_next(mm, start, end, part); start = part->end) {
+		if (ALIGN(part->start, PMD_SIZE) >= ALIGN_DOWN(part->end, PMD_SIZE))
+			continue;
+		part->start = ALIGN(part->start, PMD_SIZE);
+		part->end = ALIGN_DOWN(part->end, PMD_SIZE);
+		return true;
+	}
 
-	return lazyzap_next(mm, start, end, &part) && part.start == start &&
-	       part.end == end;
+	return false;
 }
 
 /* Size of the ranges that reclaim may zap, in pages, mapped or not. */

@@ -157,8 +157,8 @@ void lazyzap_fork(struct vm_area_struct *child, struct mm_struct *parent);
 void lazyzap_fork_flags(struct mm_struct *child, struct mm_struct *parent);
 void lazyzap_exit(struct mm_struct *mm);
 void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end);
-bool lazyzap_covers(struct mm_struct *mm, unsigned long start,
-		    unsigned long end);
+bool lazyzap_next_pmds(struct mm_struct *mm, unsigned long start,
+		       unsigned long end, struct lazyzap_part *part);
 long lazyzap_badness(struct mm_struct *mm);
 
 /* Reclaim */

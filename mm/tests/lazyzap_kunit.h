@@ -253,6 +253,28 @@ static void lazyzap_test_limit(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, mm_flags_test(MMF_LAZYZAP_UNKNOWN, test->priv));
 }
 
+/* Only whole page tables count that one range marks. */
+static void lazyzap_test_pmds(struct kunit *test)
+{
+	struct mm_struct *mm = test->priv;
+	struct lazyzap_part part;
+
+	if (PMD_SIZE != 1UL << LAZYZAP_CELL_SHIFT)
+		kunit_skip(test, "the size of a page table differs");
+	test_mark(test, TEST_CELL / 2, 3 * TEST_CELL + 1);
+	test_mark(test, 0, TEST_CELL / 2);
+	KUNIT_EXPECT_FALSE(test, lazyzap_next_pmds(mm, TEST_BASE,
+						   test_addr(TEST_CELL), &part));
+	KUNIT_EXPECT_FALSE(test, lazyzap_next_pmds(mm, test_addr(TEST_CELL + 1),
+						   test_addr(2 * TEST_CELL), &part));
+	KUNIT_EXPECT_TRUE(test, lazyzap_next_pmds(mm, TEST_BASE,
+						  test_addr(TEST_PAGES), &part));
+	KUNIT_EXPECT_EQ(test, test_page(part.start), TEST_CELL);
+	KUNIT_EXPECT_EQ(test, test_page(part.end), 3 * TEST_CELL);
+	KUNIT_EXPECT_FALSE(test, lazyzap_next_pmds(mm, part.end,
+						   test_addr(TEST_PAGES), &part));
+}
+
 /* At random, against a bitmap of the pages that are marked. */
 static void lazyzap_test_random(struct kunit *test)
 {
@@ -298,6 +320,7 @@ static struct kunit_case lazyzap_cases[] = {
 	KUNIT_CASE(lazyzap_test_drop),
 	KUNIT_CASE(lazyzap_test_unknown),
 	KUNIT_CASE(lazyzap_test_limit),
+	KUNIT_CASE(lazyzap_test_pmds),
 	KUNIT_CASE(lazyzap_test_random),
 	{}
 };
