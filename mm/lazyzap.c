@@ -632,11 +632,17 @@ static bool lazyzap_next_in(struct lazyzap_tree *tree, unsigned long start,
 	return true;
 }
 
-/*
- * Find the first marked part of an area. Return: false if nothing in the area
- * is marked. Context: any but interrupts; takes locks of trees. @mm cannot
- * exit. The result may be out of date on return unless the area is locked for
- * write.
+/**
+ * lazyzap_next() - Find the first marked part of an area.
+ * @mm:		address space, which cannot exit
+ * @start:	start address of the area
+ * @end:	end address (exclusive)
+ * @part:	the part, unless nothing is marked
+ *
+ * The result may be out of date on return unless the area is locked for write.
+ *
+ * Context: any but interrupts; takes locks of trees.
+ * Return: false if nothing in the area is marked.
  */
 bool lazyzap_next(struct mm_struct *mm, unsigned long start, unsigned long end,
 		  struct lazyzap_part *part)
@@ -719,9 +725,13 @@ static unsigned long lazyzap_marked_pages(struct lazyzap_mm *lm)
 	return pages;
 }
 
-/*
- * Estimate how many pages reclaim can zap. Return: size of the marked ranges
- * in pages, at most the resident anonymous pages of @mm. Context: any.
+/**
+ * lazyzap_mm_pages() - Estimate how many pages reclaim can zap.
+ * @mm:		address space
+ *
+ * Context: any.
+ * Return: size of the marked ranges in pages, at most the resident anonymous
+ * pages.
  */
 unsigned long lazyzap_mm_pages(const struct mm_struct *mm)
 {
@@ -731,11 +741,18 @@ unsigned long lazyzap_mm_pages(const struct mm_struct *mm)
 			get_mm_counter((struct mm_struct *)mm, MM_ANONPAGES)) : 0;
 }
 
-/*
- * Lazyfree pages have been dropped, or pages moved elsewhere. Context: process;
- * for a drop, the page table lock of the pages held, so that MADV_FREE_UNDO either
- * makes a page dirty before it can be dropped, or finds that the range is lost.
- * See Documentation/litmus-tests/mm/lazyfree-undo.litmus.
+/**
+ * lazyzap_drop() - Note that contents are lost, marked or lazyfree.
+ * @mm:		address space
+ * @start:	start address of the pages
+ * @end:	end address (exclusive)
+ *
+ * Reclaim calls this with the page table lock of lazyfree pages held that it
+ * drops: MADV_FREE_UNDO either makes a page dirty before it can be dropped, or
+ * finds that the range is lost. See
+ * Documentation/litmus-tests/mm/lazyfree-undo.litmus.
+ *
+ * Context: any but interrupts; takes locks of trees.
  */
 void lazyzap_drop(struct mm_struct *mm, unsigned long start, unsigned long end)
 {

@@ -18,9 +18,12 @@
 #include "internal.h"
 #include "lazyzap.h"
 
-/*
- * Correct the points of an address space in oom_badness(). Return: pages of
- * memory for ranges, less the pages that reclaim can zap. Context: any.
+/**
+ * lazyzap_badness() - Correct the points of an address space in oom_badness().
+ * @mm:		address space
+ *
+ * Context: any.
+ * Return: pages of memory for ranges, less the pages that reclaim can zap.
  */
 long lazyzap_badness(struct mm_struct *mm)
 {
@@ -164,10 +167,14 @@ static bool lazyzap_can_mark(struct vm_area_struct *vma)
 				  VM_HUGETLB | VM_DROPPABLE));
 }
 
-/*
- * Mark a range, in place of MADV_DONTNEED. Return: 0, or -ENODATA if the
- * caller has to zap the range. Context: process; may sleep; @vma or its mm
- * locked for read.
+/**
+ * lazyzap_mark() - Mark a range, in place of MADV_DONTNEED.
+ * @vma:	VMA of the range
+ * @start:	start address
+ * @end:	end address (exclusive)
+ *
+ * Context: process; may sleep; @vma or its mm locked for read.
+ * Return: 0, or -ENODATA if the caller has to zap the range.
  */
 int lazyzap_mark(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end)
@@ -192,11 +199,17 @@ int lazyzap_mark(struct vm_area_struct *vma, unsigned long start,
 	return -ENODATA;
 }
 
-/*
- * Record a range of MADV_FREE, before its pages are marked. Reclaim may drop a
- * page as soon as MADV_FREE has cleared its dirty bit, so the range has to be
- * there before. A process that has not called MADV_FREE_UNDO does not pay for
- * ranges. Context: process; may sleep; @vma or its mm locked for read.
+/**
+ * lazyzap_record() - Record a range of MADV_FREE.
+ * @vma:	VMA of the range
+ * @start:	start address
+ * @end:	end address (exclusive)
+ *
+ * Reclaim may drop a page as soon as MADV_FREE has cleared its dirty bit, so the
+ * range has to be there before. A process that has not called MADV_FREE_UNDO
+ * does not pay for ranges.
+ *
+ * Context: process; may sleep; @vma or its mm locked for read.
  */
 void lazyzap_record(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end)
@@ -214,11 +227,18 @@ void lazyzap_record(struct vm_area_struct *vma, unsigned long start,
 	lazyzap_set_unknown(mm);
 }
 
-/*
- * Unmark the ranges of an area, keeping their contents. Return: 0 if the
- * contents of all pages of the area are known to be there, -ENODATA if not,
- * -EAGAIN if the call has to be restarted, -EINTR. Context: process; may
- * sleep; @vma or its mm locked for read.
+/**
+ * lazyzap_undo() - Unmark the ranges of an area, and keep their contents.
+ * @vma:	VMA of the area
+ * @start:	start address
+ * @end:	end address (exclusive)
+ * @clean:	only unmark ranges that have lost nothing, and that have no
+ *		lazyfree pages, which the caller would have to make dirty
+ * @undo:	result of all calls, zeroed before the first one
+ *
+ * Context: process; may sleep; @vma or its mm locked for read.
+ * Return: 0 if the contents of all pages of the area are known to be there,
+ * -ENODATA if not, -EAGAIN if the call has to be restarted, or -EINTR.
  */
 int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, bool clean, struct lazyzap_undo *undo)
@@ -256,11 +276,18 @@ int lazyzap_undo(struct vm_area_struct *vma, unsigned long start,
 	return -ENODATA;
 }
 
-/*
- * Unmark the first marked part of an area, at most a piece and holes before it,
- * which the caller then has to zero. Returns 1 if there is one, 0 if not, -EAGAIN
- * if the call has to be restarted, or -EINTR. Context: may sleep; @vma or its mm
- * locked for read.
+/**
+ * lazyzap_take() - Unmark the first marked part of an area.
+ * @vma:	VMA of the area
+ * @start:	start address
+ * @end:	end address (exclusive)
+ * @part:	the part, at most a piece and holes before it
+ *
+ * The caller then has to zero the part.
+ *
+ * Context: process; may sleep; @vma or its mm locked for read.
+ * Return: 1 if there is such a part, 0 if not, -EAGAIN if the call has to be
+ * restarted, or -EINTR.
  */
 int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 		 unsigned long end, struct lazyzap_part *part)
@@ -285,10 +312,17 @@ int lazyzap_take(struct vm_area_struct *vma, unsigned long start,
 	return 1;
 }
 
-/*
- * Remove the ranges of an area that the caller zaps or has unmapped. Return:
- * 0; with @vma also -EAGAIN if the call has to be restarted, or -EINTR.
+/**
+ * lazyzap_forget() - Remove the ranges of an area.
+ * @mm:		address space
+ * @vma:	VMA of the area, or NULL if mmap_lock is held
+ * @start:	start address
+ * @end:	end address (exclusive)
+ *
+ * The caller zaps the area, or has unmapped it.
+ *
  * Context: process; may sleep; the area locked, at least for read.
+ * Return: 0; with @vma also -EAGAIN if the call has to be restarted, or -EINTR.
  */
 int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
 		   unsigned long start, unsigned long end)
@@ -298,10 +332,14 @@ int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
 	return lazyzap_run(&op);
 }
 
-/*
- * Unmark an area, and zap its marked parts if @zap. mseal(2) keeps the contents,
- * mlock(2) and others cannot keep marks. Context: may sleep; mmap_lock and @vma
- * locked for write.
+/**
+ * lazyzap_resolve() - Unmark an area.
+ * @vma:	VMA of the area
+ * @start:	start address
+ * @end:	end address (exclusive)
+ * @zap:	zap the marked parts; mseal(2) keeps the contents
+ *
+ * Context: process; may sleep; mmap_lock and @vma locked for write.
  */
 void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long end, bool zap)
@@ -317,9 +355,13 @@ void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
 	}
 }
 
-/*
- * Prepare for mremap(2), which does not move ranges. Context: as
- * lazyzap_resolve().
+/**
+ * lazyzap_move() - Prepare for mremap(2), which does not move ranges.
+ * @vma:	VMA of the area that moves
+ * @start:	start address
+ * @end:	end address (exclusive)
+ *
+ * Context: as lazyzap_resolve().
  */
 void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
 		  unsigned long end)
@@ -332,10 +374,17 @@ void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
 		lazyzap_set_unknown(vma->vm_mm);
 }
 
-/*
- * Zap the marked parts of an area now, as reclaim would. Unlike lazyzap_resolve(),
- * this leaves the ranges there, so the owner of the memory may work on them at
- * the same time. Context: process; may sleep; @vma or its mm locked for read.
+/**
+ * lazyzap_expire() - Zap the marked parts of an area now, as reclaim would.
+ * @vma:	VMA of the area
+ * @start:	start address
+ * @end:	end address (exclusive)
+ *
+ * Unlike lazyzap_resolve(), this leaves the ranges there, so the owner of the
+ * memory may work on them at the same time. The caller asks for this memory, so
+ * the protection does not matter.
+ *
+ * Context: process; may sleep; @vma or its mm locked for read.
  */
 void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end)
@@ -359,10 +408,17 @@ void lazyzap_expire(struct vm_area_struct *vma, unsigned long start,
 	}
 }
 
-/*
- * Prepare for UFFDIO_MOVE, which moves pages of an area to @to. Nothing is marked
- * there, as userfaultfd is registered there. Contents that are lost here will be
- * lost there. Context: as lazyzap_expire().
+/**
+ * lazyzap_move_pages() - Prepare for UFFDIO_MOVE.
+ * @vma:	VMA of the pages
+ * @start:	start address of the pages
+ * @end:	end address (exclusive)
+ * @to:		start address of the destination
+ *
+ * Nothing is marked at the destination, as userfaultfd is registered there.
+ * Contents that are lost at the source will be lost at the destination.
+ *
+ * Context: as lazyzap_expire().
  */
 void lazyzap_move_pages(struct vm_area_struct *vma, unsigned long start,
 			unsigned long end, unsigned long to)
@@ -373,9 +429,12 @@ void lazyzap_move_pages(struct vm_area_struct *vma, unsigned long start,
 	lazyzap_set_unknown(vma->vm_mm);
 }
 
-/*
- * Zap pages in a child that are marked in the parent. Context: process; may
- * sleep; both address spaces locked for write.
+/**
+ * lazyzap_fork() - Zap pages in a child that are marked in the parent.
+ * @child:	VMA of the child
+ * @parent:	address space of the parent
+ *
+ * Context: process; may sleep; both address spaces locked for write.
  */
 void lazyzap_fork(struct vm_area_struct *child, struct mm_struct *parent)
 {
@@ -387,10 +446,15 @@ void lazyzap_fork(struct vm_area_struct *child, struct mm_struct *parent)
 		zap_vma_range(child, part.start, part.end - part.start);
 }
 
-/*
+/**
+ * lazyzap_fork_flags() - Inherit the flags of a parent.
+ * @child:	address space of the child
+ * @parent:	address space of the parent
+ *
  * A child has lazyfree pages of its parent, but no ranges. The child knows that
- * marked memory reads zero. Context: process; both address spaces locked for
- * write.
+ * marked memory reads zero.
+ *
+ * Context: process; both address spaces locked for write.
  */
 void lazyzap_fork_flags(struct mm_struct *child, struct mm_struct *parent)
 {
@@ -406,7 +470,12 @@ void lazyzap_fork_flags(struct mm_struct *child, struct mm_struct *parent)
 		mm_flags_set(MMF_SPLITTABLE_GUARD, child);
 }
 
-/* Free the ranges of an address space. Context: process; may sleep. */
+/**
+ * lazyzap_exit() - Free the ranges of an address space.
+ * @mm:		address space that exits
+ *
+ * Context: process; may sleep.
+ */
 void lazyzap_exit(struct mm_struct *mm)
 {
 	struct lazyzap_mm *lm = lazyzap_of(mm);
