@@ -116,8 +116,7 @@ static void lazyzap_age_add(struct lazyzap_tree *tree,
 	WRITE_ONCE(tree->pages, tree->pages + lazyzap_range_pages(range));
 }
 
-static void lazyzap_age_del(struct lazyzap_tree *tree,
-			    struct lazyzap_range *range)
+void lazyzap_age_del(struct lazyzap_tree *tree, struct lazyzap_range *range)
 {
 	list_del_init(&range->age);
 	WRITE_ONCE(tree->pages, tree->pages - lazyzap_range_pages(range));
@@ -435,17 +434,13 @@ again:
 			smp_mb(); /* Pairs with the one above. */
 		}
 		done = true;
-		tree = lazyzap_shard(op->lm, op->start);
-		for (unsigned int i = 0; i < nr; i++, tree++) {
-			if (tree == large)
-				tree = op->lm->tree;
+		for (unsigned int i = 0; done && i < nr; i++) {
+			tree = lazyzap_tree_of(op->lm, op->start, op->end, i);
 			if (!READ_ONCE(tree->in_use))
 				continue;
 			spin_lock(&tree->lock);
 			done = lazyzap_visit(op, tree);
 			lazyzap_unlock_shard(tree);
-			if (!done)
-				break;
 		}
 	}
 	if (done && wide)

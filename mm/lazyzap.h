@@ -13,6 +13,8 @@
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 
+struct oom_control;
+
 /*
  * A range that does not cross a boundary of cells lives in the tree of its
  * cell's shard, any other in the large tree. Threads that work on cells of
@@ -164,6 +166,7 @@ long lazyzap_badness(struct mm_struct *mm);
 /* Reclaim */
 struct lazyzap_range *lazyzap_find(struct lazyzap_tree *tree,
 				   unsigned long addr);
+void lazyzap_age_del(struct lazyzap_tree *tree, struct lazyzap_range *range);
 unsigned long lazyzap_begin_zap(struct lazyzap_tree *tree, unsigned long start,
 				unsigned long end, bool lost);
 void lazyzap_end_zap(struct lazyzap_tree *tree);
@@ -171,9 +174,9 @@ unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
 				unsigned long end);
 unsigned long lazyzap_skip_holes(struct mm_struct *mm, unsigned long addr,
 				 unsigned long end);
-unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
+unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid, int zone_idx,
 			      unsigned long nr_to_reclaim, bool young);
-unsigned long lazyzap_drain(struct mem_cgroup *memcg);
+unsigned long lazyzap_drain(const struct oom_control *oc);
 
 /* Ranges */
 void lazyzap_set_unknown(struct mm_struct *mm);

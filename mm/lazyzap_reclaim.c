@@ -3,9 +3,11 @@
  * Reclaim of ranges that MADV_SPLITTABLE has marked.
  */
 
+#include <linux/cpuset.h>
 #include <linux/list_lru.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/oom.h>
 #include <linux/pgtable.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -36,23 +38,25 @@
 #define LAZYZAP_DRAIN_PAGES	(SZ_4M / PAGE_SIZE)
 #define LAZYZAP_DRAIN_TICKS	5
 
+/* The oldest range so far, as it was when it was found. */
+struct lazyzap_victim {
+	struct lazyzap_mm *lm;	/* whose mm is held, or NULL */
+	struct lazyzap_tree *tree;
+	unsigned long stamp;
+	unsigned long start;	/* where to go on */
+	unsigned long end;
+};
+
 /* A search for ranges to zap. */
 struct lazyzap_pass {
 	unsigned int id;	/* ranges that had to be skipped are given it */
-	int nid;		/* node that needs memory, or NUMA_NO_NODE */
+	const struct oom_control *oc; /* allocation that fails; NULL for reclaim */
+	int nid;		/* node that needs memory, for reclaim */
+	int zone_idx;		/* highest zone that is of use */
 	unsigned long age;	/* jiffies since a range was marked, at least */
 	bool locked_out;	/* a VMA was locked for write, or others zap a tree */
-	struct lazyzap_mm *lm;	/* with the oldest range so far; its mm is held */
-	struct lazyzap_tree *tree; /* of this range */
-	unsigned long stamp;	/* of this range */
+	struct lazyzap_victim victim;
 };
-
-static unsigned int lazyzap_new_pass(void)
-{
-	static atomic_t last;
-
-	return atomic_inc_return(&last);
-}
 
 static bool lazyzap_has_marked(const struct lazyzap_mm *lm)
 {
@@ -62,52 +66,39 @@ static bool lazyzap_has_marked(const struct lazyzap_mm *lm)
 	return false;
 }
 
-/* The first range of a tree that the pass may zap, or NULL. */
-static struct lazyzap_range *lazyzap_first(struct lazyzap_tree *tree,
-					   struct lazyzap_pass *pass)
+/* Replace @victim by a range that is older, and that the pass may zap. */
+static void lazyzap_find_older(struct lazyzap_mm *lm, struct lazyzap_pass *pass,
+			       struct lazyzap_victim *victim)
 {
-	struct lazyzap_range *range;
-	int visited = 0;
-
-	lockdep_assert_held(&tree->lock);
-
-	if (tree->zap_end) {
-		pass->locked_out = true;
-		return NULL;
-	}
-	list_for_each_entry(range, &tree->by_age, age) {
-		if (range->pass != pass->id &&
-		    !time_before(jiffies, range->stamp + pass->age))
-			return range;
-		if (++visited == LAZYZAP_RANGES_TO_VISIT)
-			break;
-	}
-
-	return NULL;
-}
-
-/* The tree with the oldest range that the pass may zap, or NULL. */
-static struct lazyzap_tree *lazyzap_oldest(struct lazyzap_mm *lm,
-					   struct lazyzap_pass *pass,
-					   unsigned long *stamp)
-{
-	struct lazyzap_tree *found = NULL;
-
 	for (int i = 0; i < LAZYZAP_TREES; i++) {
 		struct lazyzap_tree *tree = &lm->tree[i];
 		struct lazyzap_range *range;
+		int visited = 0;
 
 		if (list_empty(&tree->by_age))
 			continue;
 		guard(spinlock)(&tree->lock);
-		range = lazyzap_first(tree, pass);
-		if (range && (!found || time_before(range->stamp, *stamp))) {
-			*stamp = range->stamp;
-			found = tree;
+		if (tree->zap_end) {
+			pass->locked_out = true;
+			continue;
+		}
+		list_for_each_entry(range, &tree->by_age, age) {
+			if (visited++ == LAZYZAP_RANGES_TO_VISIT)
+				break;
+			if (range->pass == pass->id ||
+			    time_before(jiffies, range->stamp + pass->age))
+				continue;
+			if (!victim->lm || time_before(range->stamp, victim->stamp))
+				*victim = (struct lazyzap_victim) {
+					.lm = lm,
+					.tree = tree,
+					.stamp = range->stamp,
+					.start = range->cursor,
+					.end = range->end,
+				};
+			break;
 		}
 	}
-
-	return found;
 }
 
 /*
@@ -119,8 +110,7 @@ static enum lru_status lazyzap_pick_cb(struct list_head *item,
 {
 	struct lazyzap_mm *lm = container_of(item, struct lazyzap_mm, lru);
 	struct lazyzap_pass *pass = arg;
-	struct lazyzap_tree *tree;
-	unsigned long stamp;
+	struct lazyzap_victim victim = pass->victim;
 
 	if (!lazyzap_has_marked(lm)) {
 		WRITE_ONCE(lm->listed, false);
@@ -131,38 +121,49 @@ static enum lru_status lazyzap_pick_cb(struct list_head *item,
 		}
 		WRITE_ONCE(lm->listed, true);
 	}
-	tree = lazyzap_oldest(lm, pass, &stamp);
-	if (!tree || (pass->lm && !time_before(stamp, pass->stamp)) ||
-	    !mmget_not_zero(lm->mm))
+	lazyzap_find_older(lm, pass, &victim);
+	if (victim.lm == pass->victim.lm || !mmget_not_zero(lm->mm))
 		return LRU_ROTATE;
-	if (pass->lm)
-		mmput_async(pass->lm->mm);
-	pass->lm = lm;
-	pass->tree = tree;
-	pass->stamp = stamp;
+	if (pass->victim.lm)
+		mmput_async(pass->victim.lm->mm);
+	pass->victim = victim;
 
 	return LRU_ROTATE;
 }
 
-/* Find the address space with the oldest range among some, and hold its mm. */
-static struct lazyzap_mm *lazyzap_pick(struct mem_cgroup *memcg,
-				       struct lazyzap_pass *pass)
+/*
+ * Find the oldest range of a memcg, and hold its mm. Reclaim looks at some
+ * address spaces, and at others the next time, as they rotate. Before the OOM
+ * killer chooses a victim, look at all of them until one has a range to zap.
+ */
+static bool lazyzap_pick(struct mem_cgroup *memcg, struct lazyzap_pass *pass)
 {
-	unsigned long nr = list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg);
+	unsigned long left = list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg);
 
-	nr = min(nr, LAZYZAP_MMS_TO_VISIT);
-	pass->lm = NULL;
-	if (nr)
+	if (!pass->oc)
+		left = min(left, LAZYZAP_MMS_TO_VISIT);
+	pass->victim.lm = NULL;
+	while (left && !pass->victim.lm) {
+		unsigned long nr = min(left, LAZYZAP_MMS_TO_VISIT);
+
+		/* The list is locked for one walk. */
+		left -= nr;
 		list_lru_walk_one(&lazyzap_lru, LAZYZAP_LIST, memcg,
 				  lazyzap_pick_cb, pass, &nr);
+	}
 
-	return pass->lm;
+	return pass->victim.lm;
 }
 
-/*
- * Skip addresses without a page table. Return: address that a page table of
- * the last level or a huge page may map; or a lower one, after a number of
- * holes; or @end. Context: the area locked, at least for read.
+/**
+ * lazyzap_skip_holes() - Skip addresses without a page table.
+ * @mm:		address space
+ * @addr:	start address
+ * @end:	end address (exclusive)
+ *
+ * Context: the area locked, at least for read.
+ * Return: first address that a page table of the last level or a huge page may
+ * map; or a lower one, after LAZYZAP_HOLES_TO_SKIP holes; or @end.
  */
 unsigned long lazyzap_skip_holes(struct mm_struct *mm, unsigned long addr,
 				 unsigned long end)
@@ -265,9 +266,12 @@ unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
 	struct folio *first, *last;
 	struct mmu_gather tlb;
 	unsigned long left;
+	bool shared;
 
-	first = lazyzap_get_folio(vma, start, start + PAGE_SIZE);
+	first = lazyzap_get_folio(vma, start, pmd_addr_end(start, end));
 	last = lazyzap_get_folio(vma, end - PAGE_SIZE, end);
+	/* Memory that a parent or a child maps as well does not become free. */
+	shared = first && folio_maybe_mapped_shared(first);
 	/* A second reference would keep the folio from being split. */
 	if (last && last == first) {
 		folio_put(last);
@@ -282,7 +286,7 @@ unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
 	count_vm_event(SPLITTABLE_ZAP);
 	trace_lazyzap_zap(vma->vm_mm, start, end, details.nr_zapped);
 
-	return details.nr_zapped - min(left, details.nr_zapped);
+	return shared ? 0 : details.nr_zapped - min(left, details.nr_zapped);
 }
 
 /*
@@ -294,6 +298,23 @@ static bool lazyzap_may_zap(const struct vm_area_struct *vma)
 	return vma_is_anonymous(vma) &&
 	       (!(vma->vm_flags & (VM_READ | VM_EXEC)) ||
 		(vma->vm_flags & VM_WRITE));
+}
+
+/* Check if a pass needs the memory of a folio. */
+static bool lazyzap_wants(const struct lazyzap_pass *pass,
+			  const struct folio *folio)
+{
+	const struct oom_control *oc = pass->oc;
+
+	if (oc && oc->memcg)
+		return true;
+	if (folio_zonenum(folio) > pass->zone_idx)
+		return false;
+	if (!oc)
+		return folio_nid(folio) == pass->nid;
+
+	return (!oc->nodemask || node_isset(folio_nid(folio), *oc->nodemask)) &&
+	       cpuset_zone_allowed(folio_zone(folio), oc->gfp_mask);
 }
 
 /*
@@ -308,7 +329,6 @@ static unsigned long lazyzap_find_piece(struct vm_area_struct *vma,
 {
 	struct folio *folio;
 	unsigned long next;
-	bool other_node;
 
 	end = min(end, vma->vm_end);
 	*zap = end;
@@ -321,16 +341,10 @@ static unsigned long lazyzap_find_piece(struct vm_area_struct *vma,
 		return end;
 	next = min(end, ALIGN(start + 1, min_t(unsigned long, LAZYZAP_PIECE, PMD_SIZE)));
 	folio = lazyzap_get_folio(vma, start, next);
-	if (folio) {
-		other_node = pass->nid != NUMA_NO_NODE && folio_nid(folio) != pass->nid;
+	*missed = folio && !lazyzap_wants(pass, folio);
+	*zap = *missed ? next : start;
+	if (folio)
 		folio_put(folio);
-		if (other_node) {
-			*zap = next;
-			*missed = true;
-			return next;
-		}
-	}
-	*zap = start;
 
 	return next;
 }
@@ -351,9 +365,7 @@ static void lazyzap_advance(struct lazyzap_tree *tree,
 		range->pass = pass->id;
 		list_move_tail(&range->age, &tree->by_age);
 	} else {
-		list_del_init(&range->age);
-		WRITE_ONCE(tree->pages, tree->pages -
-			   ((range->end - range->start) >> PAGE_SHIFT));
+		lazyzap_age_del(tree, range);
 	}
 }
 
@@ -366,31 +378,27 @@ static void lazyzap_advance(struct lazyzap_tree *tree,
  */
 static unsigned long lazyzap_zap_oldest(struct lazyzap_pass *pass)
 {
-	unsigned long start, end, next, zap, pages = 0;
-	struct lazyzap_tree *tree = pass->tree;
-	struct lazyzap_mm *lm = pass->lm;
+	unsigned long start = pass->victim.start, next, zap, pages = 0;
+	struct lazyzap_tree *tree = pass->victim.tree;
+	struct lazyzap_mm *lm = pass->victim.lm;
 	struct lazyzap_range *range;
 	struct vm_area_struct *vma;
 	bool missed = false;
 
-	spin_lock(&tree->lock);
-	range = lazyzap_first(tree, pass);
-	if (!range) {
-		spin_unlock(&tree->lock);
-		return 0;
-	}
-	start = range->cursor;
-	end = range->end;
-	spin_unlock(&tree->lock);
-
 	vma = lock_vma_under_rcu(lm->mm, start);
 	if (vma) {
-		next = lazyzap_find_piece(vma, start, end, pass, &zap, &missed);
+		next = lazyzap_find_piece(vma, start, pass->victim.end, pass,
+					  &zap, &missed);
 	} else {
-		pass->locked_out = true;
+		MA_STATE(mas, &lm->mm->mm_mt, start, start);
+
+		/* Other VMAs of the range may not be locked. */
+		guard(rcu)();
+		mas_walk(&mas);
+		next = min(mas.last, pass->victim.end - 1) + 1;
+		zap = next;
 		missed = true;
-		next = end;
-		zap = end;
+		pass->locked_out = true;
 	}
 
 	spin_lock(&tree->lock);
@@ -427,15 +435,16 @@ static unsigned long lazyzap_zap_memcg(struct mem_cgroup *memcg,
 				       unsigned long nr_to_zap,
 				       unsigned int max_zaps)
 {
+	static atomic_t last_pass;
 	unsigned long pages = 0;
 
 	if (!list_lru_count_one(&lazyzap_lru, LAZYZAP_LIST, memcg))
 		return 0;
 
-	pass->id = lazyzap_new_pass();
+	pass->id = atomic_inc_return(&last_pass);
 	while (pages < nr_to_zap && max_zaps-- && lazyzap_pick(memcg, pass)) {
 		pages += lazyzap_zap_oldest(pass);
-		mmput_async(pass->lm->mm);
+		mmput_async(pass->victim.lm->mm);
 		if (fatal_signal_pending(current))
 			break;
 		cond_resched();
@@ -444,14 +453,21 @@ static unsigned long lazyzap_zap_memcg(struct mem_cgroup *memcg,
 	return pages;
 }
 
-/*
- * Zap marked ranges, oldest first. Return: number of pages that are free now.
+/**
+ * lazyzap_reclaim() - Zap marked ranges, oldest first.
+ * @memcg:	memcg of the ranges, without its children
+ * @nid:	node that needs memory
+ * @zone_idx:	highest zone that needs memory
+ * @nr_to_reclaim: number of pages to stop at
+ * @young:	zap ranges younger than min_age_ms as well
+ *
  * Context: reclaim. Waits for no lock that a caller may hold.
+ * Return: number of pages that are free now.
  */
-unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
+unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid, int zone_idx,
 			      unsigned long nr_to_reclaim, bool young)
 {
-	struct lazyzap_pass pass = { .nid = nid };
+	struct lazyzap_pass pass = { .nid = nid, .zone_idx = zone_idx };
 
 	if (!young)
 		pass.age = msecs_to_jiffies(READ_ONCE(lazyzap_limits.min_age_ms));
@@ -459,31 +475,41 @@ unsigned long lazyzap_reclaim(struct mem_cgroup *memcg, int nid,
 	return lazyzap_zap_memcg(memcg, &pass, nr_to_reclaim, LAZYZAP_ZAPS);
 }
 
-/*
- * Zap marked ranges before the OOM killer chooses a victim. This ends when
- * there is enough memory to try the allocation again, or when all ranges have
- * been zapped whose VMAs are not locked for write. If only others are left, or
- * another task is zapping, it waits a few ticks. Return: number of pages that are free now.
+/**
+ * lazyzap_drain() - Zap marked ranges before the OOM killer chooses a victim.
+ * @oc:		allocation that fails; memory that it cannot use stays
+ *
+ * Zap ranges until LAZYZAP_DRAIN_PAGES are free, or until all ranges have been
+ * zapped whose VMAs are not locked for write. If only such VMAs are left, or
+ * another task is zapping, wait a few ticks for them.
+ *
+ * If this returns fewer than LAZYZAP_DRAIN_PAGES, no range is left that it can
+ * zap. So an allocation that fails again does not come here for long.
+ *
  * Context: as lazyzap_reclaim().
+ * Return: number of pages that are free now.
  */
-unsigned long lazyzap_drain(struct mem_cgroup *memcg)
+unsigned long lazyzap_drain(const struct oom_control *oc)
 {
 	if (!list_lru_count_node(&lazyzap_lru, LAZYZAP_LIST))
 		return 0;
 
 	for (int ticks = 0; ; ticks++) {
-		struct lazyzap_pass pass = { .nid = NUMA_NO_NODE };
-		struct mem_cgroup *iter = mem_cgroup_iter(memcg, NULL, NULL);
+		struct lazyzap_pass pass = {
+			.oc = oc,
+			.zone_idx = gfp_zone(oc->gfp_mask),
+		};
+		struct mem_cgroup *iter = mem_cgroup_iter(oc->memcg, NULL, NULL);
 		unsigned long pages = 0;
 
 		do {
 			pages += lazyzap_zap_memcg(iter, &pass, LAZYZAP_DRAIN_PAGES - pages,
 						   UINT_MAX);
 			if (pages >= LAZYZAP_DRAIN_PAGES) {
-				mem_cgroup_iter_break(memcg, iter);
+				mem_cgroup_iter_break(oc->memcg, iter);
 				return pages;
 			}
-			iter = mem_cgroup_iter(memcg, iter, NULL);
+			iter = mem_cgroup_iter(oc->memcg, iter, NULL);
 		} while (iter);
 		if (pages || !pass.locked_out || ticks == LAZYZAP_DRAIN_TICKS)
 			return pages;
@@ -518,9 +544,12 @@ static unsigned long lazyzap_pages(struct mem_cgroup *memcg)
 	return pages;
 }
 
-/*
- * Estimate how many pages reclaim can zap. Return: sum of lazyzap_mm_pages()
- * of the address spaces. Context: process.
+/**
+ * lazyzap_memcg_pages() - Estimate how many pages reclaim can zap.
+ * @memcg:	memcg, with its children; NULL for all
+ *
+ * Context: process.
+ * Return: sum of lazyzap_mm_pages() of the address spaces.
  */
 unsigned long lazyzap_memcg_pages(struct mem_cgroup *memcg)
 {
