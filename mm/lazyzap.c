@@ -495,7 +495,7 @@ static int lazyzap_zap_area(struct lazyzap_op *op, unsigned long start,
 /*
  * There is no memory for another range: zap the smaller remainder of a range
  * that has to be cut, and unmark it. The remainder is marked memory, so the owner
- * has to expect a zap, even if the remainder is read-only by now.
+ * has to expect a zap.
  */
 static int lazyzap_zap_remainder(struct lazyzap_op *op)
 {

@@ -381,8 +381,7 @@ void lazyzap_move(struct vm_area_struct *vma, unsigned long start,
  * @end:	end address (exclusive)
  *
  * Unlike lazyzap_resolve(), this leaves the ranges there, so the owner of the
- * memory may work on them at the same time. The caller asks for this memory, so
- * the protection does not matter.
+ * memory may work on them at the same time.
  *
  * Context: process; may sleep; @vma or its mm locked for read.
  */

@@ -289,17 +289,6 @@ unsigned long lazyzap_zap_piece(struct vm_area_struct *vma, unsigned long start,
 	return shared ? 0 : details.nr_zapped - min(left, details.nr_zapped);
 }
 
-/*
- * Memory that a task can read but not write looks constant, so it stays until
- * the task can write there again, or unmarks it.
- */
-static bool lazyzap_may_zap(const struct vm_area_struct *vma)
-{
-	return vma_is_anonymous(vma) &&
-	       (!(vma->vm_flags & (VM_READ | VM_EXEC)) ||
-		(vma->vm_flags & VM_WRITE));
-}
-
 /* Check if a pass needs the memory of a folio. */
 static bool lazyzap_wants(const struct lazyzap_pass *pass,
 			  const struct folio *folio)
@@ -332,10 +321,6 @@ static unsigned long lazyzap_find_piece(struct vm_area_struct *vma,
 
 	end = min(end, vma->vm_end);
 	*zap = end;
-	if (!lazyzap_may_zap(vma)) {
-		*missed = true;
-		return end;
-	}
 	start = lazyzap_skip_holes(vma->vm_mm, start, end);
 	if (start == end)
 		return end;

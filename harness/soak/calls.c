@@ -508,10 +508,16 @@ static int protect(struct region *r, size_t first, size_t n, int prot, unsigned 
 	int ret = result(r, first, n, "mprotect", mprotect(region_at(r, first), n * PAGE, prot),
 			 E_TRANSIENT | E(EACCES));
 
-	if (!ret)
+	if (!ret) {
 		set_state(r, first, n, state, READ_ONLY | NO_ACCESS);
-	else if (ret != -EPERM)
+		/* What can be read, and not written, is zero from now on. */
+		if (state == READ_ONLY)
+			region_zap_marked(r, first, n);
+	} else if (ret != -EPERM) {
 		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
+		if (is_anon(r))
+			unmark(r, first, n);
+	}
 	r->half |= ret && ret != -EPERM;
 	return ret;
 }
@@ -1291,7 +1297,7 @@ static int call_clear_refs(struct worker *w, struct region *r, size_t first, siz
 }
 
 /*
- * Memory that is marked and can be read but not written keeps what it has. Its
+ * Memory that was marked, and can be read but not written, keeps what it has. Its
  * range touches no other one, so that no call on other pages can cut it.
  */
 static int call_constant(struct worker *w, struct region *r, size_t first, size_t n)

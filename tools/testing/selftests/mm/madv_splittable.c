@@ -397,9 +397,9 @@ TEST_F(lazyfree, cut_at_the_limit)
 		lazyfree_renew(&self->t);
 		ASSERT_EQ(0, set_max_ranges("1"));
 		ASSERT_EQ(0, mark(self->p, REGION - MB));
-		/* The remainder is zapped even if it cannot be written any more. */
+		/* The remainder is zapped even if it is not accessible any more. */
 		if (i % 2)
-			ASSERT_EQ(0, mprotect(self->p, from, PROT_READ));
+			ASSERT_EQ(0, mprotect(self->p, from, PROT_NONE));
 		EXPECT_EQ(0, advise(p, size, cuts[i]));
 		ASSERT_EQ(0, mprotect(self->p, from, PROT_READ | PROT_WRITE));
 		if (cuts[i] == MADV_GUARD_INSTALL)
@@ -565,6 +565,29 @@ TEST_F(lazyfree, mseal_unmarks)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, p, size, MB / psize()));
 	EXPECT_EQ(-EPERM, mark(self->p, REGION));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, p, size, MB / psize()));
+}
+
+/* Who can read memory, and cannot write it, does not see it change. */
+TEST_F(lazyfree, read_only_memory_does_not_change)
+{
+	const size_t half = REGION / 2;
+
+	for (int i = 0; i < 4; i++) {
+		const int from = i & 1 ? PROT_NONE : PROT_READ | PROT_WRITE;
+		const int to = i & 2 ? PROT_EXEC : PROT_READ;
+
+		lazyfree_renew(&self->t);
+		ASSERT_EQ(0, mark(self->p, REGION));
+		ASSERT_EQ(0, mprotect(self->p, half, from));
+		EXPECT_EQ(REGION >> 10, smaps_splittable()) TH_LOG("protection %d", from);
+		ASSERT_EQ(0, mprotect(self->p, half, to));
+		EXPECT_EQ(half >> 10, smaps_splittable()) TH_LOG("protection %d", to);
+		EXPECT_EQ(0, resident_pages(self->p, half));
+		ASSERT_EQ(0, mprotect(self->p, half, PROT_READ | PROT_WRITE));
+		EXPECT_EQ(-ENODATA, undo(self->p, half));
+		check_not_marked(_metadata, &self->t, self->p, half);
+		check_undo(_metadata, &self->t, self->p + half, half, i == 0);
+	}
 }
 
 TEST_F(lazyfree, sealed_memory_does_not_change)
