@@ -74,19 +74,75 @@ beside_a_reader() {
 	rmdir "$CG/both"
 }
 
-# jemalloc with huge pages, by itself and with hooks; then a program that knows
-# of nothing.
-churn() {
-	local how
+# A program that knows nothing of MADV_SPLITTABLE, with a shim that does.
+shim() {
 	echo always >$THP/enabled
-	for how in default hooks undo; do
-		/payload/jemalloc churn "$how" 4 || die "churn $how"
+	MALLOC_MMAP_THRESHOLD_=262144 /payload/blocks glibc 3 || die "glibc"
+	LD_PRELOAD=/payload/shim /payload/blocks shim 3 || die "shim"
+}
+
+# allocators UNIT LOAD MIB ROUNDS IDLE_MS LIMIT... - Each allocator, unmodified and
+# marking, under the load of allocs.c, with each memory.max. UNIT: cost is
+# nanoseconds a MiB, rate is MiB a second.
+allocators() {
+	local unit=$1 load=$2 limit name how
+	local arguments=("$3" "$4" "$5")
+	echo always >$THP/enabled
+	for limit in "${@:6}"; do
+		for name in jemalloc mimalloc tcmalloc go; do
+			for how in default marked; do
+				allocator "$unit" "$load" $name $how "$limit" "${arguments[@]}"
+			done
+		done
 	done
-	for how in default hooks; do
-		/payload/jemalloc huge "$how" || die "churn huge $how"
+}
+
+# One of them. Two processes take turns, in one cgroup.
+allocator() {
+	local unit=$1 load=$2 name=$3 how=$4 limit=$5 key=${1}_${2}_${3}_${4}_$5
+	local cg=$CG/allocator program=/payload/$3 processes=1 i pids=() line=()
+	local ns=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable
+	shift 5
+	[ "$name" != go ] || program=/payload/go-$how
+	[ "$load" != turns ] || processes=2
+	mkdir "$cg" || die "cgroup"
+	echo "$limit" >"$cg/memory.max" || die "memory.max"
+	rm -f /tmp/turn[01] /tmp/done
+	mkfifo /tmp/turn0 /tmp/turn1 /tmp/done
+	exec 3<>/tmp/done
+	for ((i = 0; i < processes; i++)); do
+		# shellcheck disable=SC2016 # for the new shell
+		bash -c 'echo 0 >"$1/cgroup.procs"; exec "${@:2}"' - "$cg" "$program" "$load" "$how" "$@" \
+			0<>/tmp/turn$i 1<>/tmp/turn$((1 - i)) 2>&3 3>&- &
+		pids+=($!)
 	done
-	MALLOC_MMAP_THRESHOLD_=262144 /payload/blocks churn glibc 3 || die "churn glibc"
-	LD_PRELOAD=/payload/shim /payload/blocks churn shim 3 || die "churn shim"
-	LD_PRELOAD=/payload/libmimalloc.so.2 /payload/blocks churn mimalloc 3 ||
-		die "churn mimalloc"
+	echo >/tmp/turn0 &
+	for ((i = 0; i < processes; i++)); do
+		read -r -t 300 -u 3 -a line
+		echo "$key: ${line[*]:-no answer}"
+		[ "${line[0]:-}" = "done" ] || break
+		((ns += line[1], bytes += line[2], freed += line[3], marked += line[4],
+		  reused += line[5], kept += line[6], huge = line[7]))
+	done
+	# In bytes; what is marked is the kernel's.
+	discardable=$(stat_of allocator splittable)
+	memory=$(($(<"$cg/memory.current") + $(<"$cg/memory.swap.current") - ${discardable:-0}))
+	cat "$cg/memory.peak" "$cg/memory.swap.peak" "$cg/memory.events"
+	kill "${pids[@]}" 2>/dev/null
+	wait "${pids[@]}" 2>/dev/null
+	exec 3>&-
+	rmdir "$cg"
+	if [ "$i" != "$processes" ]; then
+		echo "$key did not run to its end, and has no value"
+		return
+	fi
+	case $unit in
+	cost) echo "= $key $((ns * 1048576 / bytes))" ;;
+	rate) echo "= $key $((bytes * 1000000 / (ns / 1000 + 1) / 1048576))" ;;
+	esac
+	echo "= mib_$key $((memory > 1048576 ? memory / 1048576 : 1))"
+	[ "$load" != half ] || echo "= huge_$key $huge"
+	# Without MADV_SPLITTABLE nothing is marked: it is no result of the feature.
+	[ "$how" != marked ] || echo "= marked_$key $((freed ? marked * 100 / freed : 0))"
+	[ "$how" != marked ] || echo "= kept_$key $((reused ? kept * 100 / reused : 0))"
 }
