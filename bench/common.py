@@ -67,7 +67,7 @@ class Job:
 
     name: str
     script: str
-    mode: str = "cost"		# or "parallel"
+    mode: str = "cost"		# "parallel" or "slow", see harness/boot
     mem: str = "1G"
     cpus: int = 1
     boots: int = 1
@@ -334,7 +334,7 @@ class Bench:
         with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
             for done in [pool.submit(self.boot, j, c, 0) for j, c in cost]:
                 done.result()
-        for job in (j for j in jobs if j.mode == "parallel"):
+        for job in (j for j in jobs if j.mode != "cost"):
             for number in range(job.boots):
                 for column in self.columns:
                     if column in job.columns:
