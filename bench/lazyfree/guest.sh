@@ -101,7 +101,7 @@ allocators() {
 allocator() {
 	local unit=$1 load=$2 name=$3 how=$4 limit=$5 key=${1}_${2}_${3}_${4}_$5
 	local cg=$CG/allocator program=/payload/$3 processes=1 i pids=() line=()
-	local ns=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable
+	local ns=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable=0 pid kb
 	shift 5
 	[ "$name" != go ] || program=/payload/go-$how
 	[ "$load" != turns ] || processes=2
@@ -124,9 +124,12 @@ allocator() {
 		((ns += line[1], bytes += line[2], freed += line[3], marked += line[4],
 		  reused += line[5], kept += line[6], huge = line[7]))
 	done
-	# In bytes; what is marked is the kernel's.
-	discardable=$(stat_of allocator splittable)
-	memory=$(($(<"$cg/memory.current") + $(<"$cg/memory.swap.current") - ${discardable:-0}))
+	# In bytes, without the pages that are marked: memory.stat has an upper bound of these.
+	for pid in "${pids[@]}"; do
+		kb=$(awk '/^Splittable:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null)
+		((discardable += ${kb:-0} * 1024))
+	done
+	memory=$(($(<"$cg/memory.current") + $(<"$cg/memory.swap.current") - discardable))
 	cat "$cg/memory.peak" "$cg/memory.swap.peak" "$cg/memory.events"
 	kill "${pids[@]}" 2>/dev/null
 	wait "${pids[@]}" 2>/dev/null
