@@ -24,6 +24,9 @@ KINDS = {"4k": "2 MiB of 4 KiB pages", "thp": "2 MiB, a huge page", "half": "hal
 READERS = [("fair", "mglru", "fair, MGLRU"), ("fair", "classic", "fair, classic LRU"),
            ("first", "mglru", "first, MGLRU")]
 
+LRUS = {"mglru": "MGLRU", "classic": "classic LRU"}
+RANGES = 4096			# max_ranges_per_mm by default
+
 Get = Callable[[str], float]
 
 
@@ -118,11 +121,21 @@ def jobs(demo: bool) -> list[Job]:
     todo = [
         Job("cost", body(*(f"lazy give {kind}" for kind in KINDS), "lazy undo", "lazy zero", "lazy kept",
                          "warm fork 200", "lazy fork 2000", "warm maps 100", "lazy maps 2000",
-                         "warm dontneed 100", "lazy dontneed 2000", "returned 128"), mem="1536M"),
+                         "warm dontneed 100", "lazy dontneed 2000", "returned returned mark"), mem="1536M"),
     ]
     if demo:
         return todo
     return todo + [
+        Job("calls", body("lazy calls", "lazy undo_free", "lazy cycle", *(f"lazy {verb} {kind}" for verb in ("free", "free_undo")
+                                                                          for kind in ("4k", "half")),
+                          "warm faults 10", "lazy faults 200", f"lazy limit {RANGES}", "lazy limit 0",
+                          "returned dropped mark_free", "returned dropped_undo mark_free_undo")),
+        Job("neighbours", body("neighbours"), nodes=2),
+        Job("swap", body("swapped mglru", "swapped classic"), mem="2G", append="offpath.swap=1G"),
+        # Without marked memory there is nothing to measure.
+        Job("kswapd", body("first_wakeup mglru", "first_wakeup classic"), columns=("enabled",)),
+        Job("node", body("wrong_node mglru", "wrong_node classic"), mem="2G", nodes=2, columns=("enabled",)),
+        Job("threads", body("threads"), mode="slow", cpus=16, boots=SPREAD_BOOTS, limit=900),
         Job("reader", body(*(f"beside_a_reader {policy} {lru}" for policy, lru, _ in READERS)), mode="parallel", mem="1G", cpus=2,
             boots=SPREAD_BOOTS),
         Job("shim", body("shim"), mode="parallel", mem="2G", cpus=2, boots=SPREAD_BOOTS),
@@ -145,6 +158,7 @@ def scenarios() -> list[tuple[str, Load, str]]:
             *(("rate", load, load.limits[-1]) for load in LOADS if load.rate_idle)]
 
 
+ACTED = "of the calls, with the result 0; 0: no result of the call"
 MARKED = "of the memory that it freed, marked; 0: no result of marking"
 MEMORY = "memory and swap that it holds at the end, of the unmodified one's"
 HUGE = "huge pages in its heap"
@@ -175,13 +189,20 @@ def specs(demo: bool) -> list[Spec]:
     def value(key: str) -> Callable[[Get], float]:
         return lambda get: get(key)
 
-    result = [Spec(f"give back {what}", "instructions", "cost", value(f"give_{kind}")) for kind, what in KINDS.items()]
+    def acted(key: str, mode: str = "cost") -> Spec:
+        return Spec(f"  {ACTED}", "%", mode, value(f"acted_{key}"), better="higher")
+
+    result = []
+    for kind, what in KINDS.items():
+        result += [Spec(f"give back {what}", "instructions", "cost", value(f"give_{kind}")), acted(f"give_{kind}")]
     result += [
         Spec("take 2 MiB back as it is", "instructions", "cost", value("undo_call")),
+        acted("undo"),
         Spec("  and touch it, a 4 KiB page", "instructions", "cost", value("undo_page")),
         Spec("take half of a huge page back, zeroed, a 4 KiB page", "instructions", "cost", value("zero_page")),
         Spec("  memset() of as much", "instructions", "cost", value("memset_page")),
         Spec("  huge pages that are left", "%", "cost", value("thp_kept"), better="higher"),
+        acted("zero"),
         Spec("given back, returned by one reclaim", "%", "cost", value("returned"), better="higher"),
         Spec("fork, exit and wait of a small process", "instructions", "cost", value("fork")),
         Spec("mmap, touch and munmap of 256 KiB", "instructions", "cost", value("maps")),
@@ -189,6 +210,51 @@ def specs(demo: bool) -> list[Spec]:
     ]
     if demo:
         return result
+    result += [
+        Spec(EMPTY, "instructions", "cost", value("empty")),
+        Spec(UNTOUCHED, "instructions", "cost", value("untouched")),
+        Spec(UNDO_FREE, "instructions", "cost", value("undo_free")),
+        acted("undo_free"),
+        Spec(CYCLE, "instructions", "cost", value("cycle_marked")),
+        Spec("  with MADV_DONTNEED", "instructions", "cost", value("cycle_dontneed")),
+        acted("cycle"),
+    ]
+    for kind, free in FREE.items():
+        result += [Spec(free, "instructions", "cost", value(f"free_{kind}")),
+                   Spec(f"  {USED_UNDO}", "instructions", "cost", value(f"free_undo_{kind}"))]
+    result += [
+        Spec(DROP, "instructions", "cost", value("page_dropped")),
+        Spec("  of the amount that reclaim asks for, dropped", "%", "cost", value("dropped"), better="higher"),
+        Spec(f"  {USED_UNDO}", "instructions", "cost", value("page_dropped_undo")),
+        Spec(FAULT, "instructions", "cost", value("fault")),
+    ]
+    for lru, what in LRUS.items():
+        result += [Spec(SWAPPED.format(what), "pages", "cost", value(f"swapped_{lru}")),
+                   Spec("  MADV_FREE memory that is dropped", "MiB", "cost", value(f"dropped_{lru}"), better="higher")]
+    result += [
+        Spec(NEIGHBOURS, "%", "cost", value("neighbours_thp"), better="higher"),
+        Spec("  huge page mappings split", "mappings", "cost", value("neighbours_splits")),
+        Spec("  passes of the slowest of the three; below 2: no result", "passes", "cost", value("neighbours_passes"), better="higher"),
+        acted("neighbours"),
+    ]
+    for key, what in LIMITS.items():
+        result += [Spec(what, "instructions", "cost", value(f"{key}_0")),
+                   Spec(f"  {MORE}", "instructions", "cost", lambda get, k=key: get(f"{k}_{RANGES}") - get(f"{k}_0")),
+                   Spec("  of the limit, reached; 0: no result", "ranges", "cost", value("ranges"), better="higher")]
+    for lru, what in LRUS.items():
+        result += [Spec(WAKEUP.format(what), "% of the high watermark", "cost", value(f"wakeup_free_{lru}")),
+                   Spec("  of the marked memory, zapped", "%", "cost", value(f"wakeup_marked_{lru}")),
+                   Spec(NODE.format(what), "%", "cost", value(f"node_{lru}")),
+                   Spec("  page cache of node 0 that reclaim took; 0: no result", "MiB", "cost", value(f"node_taken_{lru}"),
+                        better="higher")]
+    for key, what in THREADS.items():
+        result += [Spec(what, "times a second", "slow", value(f"{key}_1"), better="higher"),
+                   Spec(f"  {LOST}", "%", "slow", value("lost_time_percent"))]
+        for n in (4, 16):
+            result.append(Spec(f"  {n} threads, together", "x", "slow", lambda get, k=key, n=n: get(f"{k}_{n}") / get(f"{k}_1"),
+                               better="higher"))
+            if key != "dontneed_threads":
+                result.append(Spec(f"    {ACTED}", "%", "slow", value(f"acted_{key}_{n}"), better="higher"))
     for policy, lru, what in READERS:
         result += [
             Spec(f"MADV_FREE loop beside a reader, {what}", "MiB/s", "parallel", value(f"freed_mb_{policy}_{lru}"),
@@ -203,6 +269,26 @@ def specs(demo: bool) -> list[Spec]:
     ]
 
 
+EMPTY = "madvise() of an empty range, for scale"
+UNTOUCHED = "MADV_DONTNEED of 64 KiB that is not touched, for scale"
+UNDO_FREE = "MADV_FREE_UNDO after MADV_FREE, a present 4 KiB page"
+CYCLE = "2 MiB of 4 KiB pages, freed, taken back zeroed, and written"
+FREE = {"4k": "MADV_FREE of 2 MiB of 4 KiB pages, by a process that never uses MADV_FREE_UNDO",
+        "half": "MADV_FREE of half of a huge page, by a process that never uses MADV_FREE_UNDO"}
+USED_UNDO = "by one that has used it"
+DROP = "reclaim of MADV_FREE memory, a 4 KiB page, of a process that never uses MADV_FREE_UNDO"
+FAULT = "page fault, a 4 KiB page"
+SWAPPED = "pages swapped out at memory.max 512M, 400 MiB after MADV_FREE and 400 MiB in use, {}"
+NEIGHBOURS = "huge pages left of which half is marked, beside NUMA balancing, khugepaged and KSM"
+LIMITS = {"smaps": "read of smaps of a process of 32 MiB", "forked": "fork, exit and wait of a process of 32 MiB",
+          "unmapped": "munmap of 32 MiB"}
+MORE = f"with {RANGES:,} ranges, more than that"
+WAKEUP = "free memory after kswapd has run once, with 480 MiB marked, {}"
+NODE = "marked memory of node 1 that a shortage of node 0 zaps, {}"
+THREADS = {"near": "MADV_SPLITTABLE and MADV_FREE_UNDO of own 2 MiB, next to each other, 1 thread",
+           "far": "MADV_SPLITTABLE and MADV_FREE_UNDO of own 2 MiB, 64 MiB apart, 1 thread",
+           "dontneed_threads": "MADV_DONTNEED and touch of own 64 KiB, 1 thread"}
+LOST = "time that the host did not give the CPUs; above 2: no result, the host was too slow"
 SHIM = "blocks of 256 KiB to 4 MiB of an unmodified program, glibc that unmaps > with the preloaded shim"
 
 
@@ -238,10 +324,41 @@ TABLES = {
         ("free 1 GiB, 2 MiB of it touched", f"give back {KINDS['1g']}"),
         ("reuse 2 MiB as it is (MADV_FREE_UNDO)", "take 2 MiB back as it is"),
         ("  and touch it, a page", "take 2 MiB back as it is > and touch it, a 4 KiB page"),
-        ("reuse half of a huge page, zeroed, a page", HALF),
+        ("reuse half a huge page, zeroed, a page", HALF),
         ("  huge pages left after that, %", f"{HALF} > huge pages that are left"),
+        ("  beside NUMA scans, khugepaged, KSM, %", NEIGHBOURS),
+        ("    huge page mappings split", f"{NEIGHBOURS} > huge page mappings split"),
+        ("free 2 MiB of 4 KiB pages, reuse zeroed", CYCLE),
+        ("  with MADV_DONTNEED", f"{CYCLE} > with MADV_DONTNEED"),
+        ("undo MADV_FREE, a present page", UNDO_FREE),
+        ("MADV_FREE of half of a huge page", FREE["half"]),
         ("freed pages returned by one reclaim, %", "given back, returned by one reclaim"),
-        ("fork, exit and wait of a small process", "fork, exit and wait of a small process"),
+        ("empty madvise(), for scale", EMPTY),
+        ("MADV_DONTNEED of untouched 64 KiB", UNTOUCHED),
+    ],
+    "others": [
+        ("fork, exit and wait", "fork, exit and wait of a small process"),
+        ("mmap, touch, munmap of 256 KiB", "mmap, touch and munmap of 256 KiB"),
+        ("touch, MADV_DONTNEED of 256 KiB", "touch and MADV_DONTNEED of 256 KiB"),
+        ("page fault", FAULT),
+        ("MADV_FREE of 2 MiB of 4 KiB pages", FREE["4k"]),
+        ("  MADV_FREE_UNDO was used before", f"{FREE['4k']} > {USED_UNDO}"),
+        ("reclaim of a MADV_FREE page", DROP),
+        ("  MADV_FREE_UNDO was used before", f"{DROP} > {USED_UNDO}"),
+        *((f"pages swapped out, {what}", SWAPPED.format(what)) for what in LRUS.values()),
+    ],
+    "limits": [
+        *(line for what in LIMITS.values() for line in (
+            (what.replace("of a process of", "of"), what), (f"  with {RANGES:,} ranges, more", f"{what} > {MORE}"))),
+        *((f"{label}, {what}", row.format(what)) for row, label in (
+            (WAKEUP, "free after kswapd, %"), (NODE, "zapped for another node, %")) for what in LRUS.values()),
+    ],
+    "threads": [
+        *(line for what in THREADS.values() for line in (
+            (what.removesuffix(", 1 thread"), ""), ("  1 thread, times a second", what),
+            ("  4 threads, times as often", f"{what} > 4 threads, together"),
+            ("  16 threads, times as often", f"{what} > 16 threads, together"))),
+        ("time that the host did not give, %", f"{THREADS['near']} > {LOST}"),
     ],
     "throughput": [
         *((name, f"MADV_FREE loop beside a reader, {what}{more}") for _, _, what in READERS
