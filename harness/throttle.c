@@ -6,10 +6,10 @@
  * STEP instructions, after which it sleeps until its share of real time has
  * passed. The guest's clock is real, so its CPUs are slow and run in parallel.
  * A vCPU that was idle, or that the host kept from running for longer than
- * FORGIVE_NS, does not catch up; what it lacks is reported at exit.
- * PAUSE counts as PAUSE_INSNS, as it takes some 140 cycles on servers since 2017.
- * For QEMU it is a thousand times as expensive as others, so that CPUs that wait
- * for a spinlock would keep the host busy.
+ * FORGIVE_NS, does not catch up; the lost time is reported at exit.
+ * PAUSE counts as PAUSE_INSNS: servers since 2017 take some 140 cycles for one. QEMU
+ * takes a thousand times as long for PAUSE as for others, so CPUs that wait for a
+ * spinlock would keep the host busy.
  *
  *   -plugin throttle.so,rate=12000000,step=1200,start=FILE
  *
@@ -18,8 +18,8 @@
  * after its time, and lost is the time that was not caught up.
  *
  * QEMU 9.1 or later, for per-vCPU counters and conditional callbacks; modelled
- * on its contrib/plugins/ips.c. Debian has no package with qemu-plugin.h, so what
- * is used of it is declared here.
+ * on its contrib/plugins/ips.c. Debian has no package with qemu-plugin.h, so
+ * its functions are declared here.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
