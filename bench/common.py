@@ -12,6 +12,8 @@ in bench/<topic>/topic.py:
     LINK             optional: of a program, what gcc is told to link it with
                      and how, in place of -static
     SYSTEM_FILES     optional: files of this machine to take along
+    build(bench, jobs)    optional: build other programs, if those jobs need them;
+                     returns files to take along
     jobs(demo)       list of Job: the guest scripts to run
     specs(demo)      list of Spec: the rows to compute from what they print
     front(demo)      list of Front: one or two rows for README's table
@@ -65,7 +67,7 @@ class Job:
 
     name: str
     script: str
-    mode: str = "cost"		# or "parallel"
+    mode: str = "cost"		# "parallel" or "slow", see harness/boot
     mem: str = "1G"
     cpus: int = 1
     boots: int = 1
@@ -246,6 +248,7 @@ class Bench:
             self.make(["gcc", "-O2", "-Wall", "-pthread", "-o", str(program), str(self.source / name),
                        *getattr(self.module, "LINK", {}).get(name, ["-static"])], f"program {name}")
             common.append(program)
+        common += self.module.build(self, jobs) if hasattr(self.module, "build") else []
         for kernel in kernels(self.columns):
             for config in sorted({j.config for j in jobs}):
                 self.build_kernel(kernel, config)
@@ -274,8 +277,8 @@ class Bench:
         self.make(["make", "-C", str(out), f"M={work}", "modules"], f"module {name} for {kernel}")
         return work / f"{name}.ko"
 
-    def make(self, command: list[str], what: str) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    def make(self, command: list[str], what: str, **environment: str) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
         if done.returncode:
             say(done.stdout[-2000:] + done.stderr[-2000:])
             raise SystemExit(f"offpath: {self.topic}: could not build {what}")
@@ -331,7 +334,7 @@ class Bench:
         with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 4)) as pool:
             for done in [pool.submit(self.boot, j, c, 0) for j, c in cost]:
                 done.result()
-        for job in (j for j in jobs if j.mode == "parallel"):
+        for job in (j for j in jobs if j.mode != "cost"):
             for number in range(job.boots):
                 for column in self.columns:
                     if column in job.columns:

@@ -142,7 +142,8 @@ def long_table(known: dict[str, tuple[ModuleType, Record]]) -> str:
     parts = ["<!-- Generated from the files beside it by make results. -->", "# Results", "", textwrap.dedent("""\
         *base* is Linux without the series, *disabled* the patched kernel with its
         tunables at what upstream does, *enabled* the patched kernel. *cost* counts
-        instructions, *parallel* are wall clocks, of which only ratios mean something;
+        instructions, *parallel* and *slow* (more CPUs than the host has, equally slow)
+        are wall clocks, of which only ratios mean something;
         see [what that can tell](../../README.md#how-the-results-are-measured). ± is
         half of the range of several boots. A dash: there is no value in this column,
         because it was not measured or does not exist there.""")]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * When memory goes that its owner has given back, /sys/kernel/mm/lazyfree/. See
+ * Tunables of lazily freed memory, /sys/kernel/mm/lazyfree/. See
  * Documentation/admin-guide/mm/lazyfree.rst.
  */
 
@@ -11,7 +11,7 @@
 #include <linux/sysfs.h>
 
 #include "internal.h"
-#include "splittable.h"
+#include "lazyzap.h"
 
 static ssize_t policy_show(struct kobject *kobj, struct kobj_attribute *attr,
 			   char *buf)
@@ -36,23 +36,21 @@ static struct kobj_attribute policy_attr = __ATTR_RW(policy);
 
 #ifdef CONFIG_MADV_SPLITTABLE
 /**
- * struct splittable_limit_attr - A file with one number.
+ * struct lazyzap_limit_attr - A file with one number.
  * @attr:	the file
  * @limit:	where the number is kept
- * @min:	the least that it takes
- * @max:	the most
+ * @max:	the most that it takes
  */
-struct splittable_limit_attr {
+struct lazyzap_limit_attr {
 	struct kobj_attribute attr;
 	unsigned int *limit;
-	unsigned int min;
 	unsigned int max;
 };
 
 static ssize_t limit_show(struct kobject *kobj, struct kobj_attribute *attr,
 			  char *buf)
 {
-	struct splittable_limit_attr *la = container_of(attr, typeof(*la), attr);
+	struct lazyzap_limit_attr *la = container_of(attr, typeof(*la), attr);
 
 	return sysfs_emit(buf, "%u\n", READ_ONCE(*la->limit));
 }
@@ -60,27 +58,27 @@ static ssize_t limit_show(struct kobject *kobj, struct kobj_attribute *attr,
 static ssize_t limit_store(struct kobject *kobj, struct kobj_attribute *attr,
 			   const char *buf, size_t count)
 {
-	struct splittable_limit_attr *la = container_of(attr, typeof(*la), attr);
+	struct lazyzap_limit_attr *la = container_of(attr, typeof(*la), attr);
 	unsigned int val;
 
-	if (kstrtouint(buf, 10, &val) || val < la->min || val > la->max)
+	if (kstrtouint(buf, 10, &val) || val > la->max)
 		return -EINVAL;
 
 	WRITE_ONCE(*la->limit, val);
 	return count;
 }
 
-#define SPLITTABLE_LIMIT_ATTR(_name, _limit, _min, _max)		\
-	static struct splittable_limit_attr _name##_attr = {		\
-		.attr = __ATTR(_name, 0644, limit_show, limit_store),	\
-		.limit = &splittable_limits._limit,			\
-		.min = _min,						\
-		.max = _max,						\
-	}
+static struct lazyzap_limit_attr min_age_ms_attr = {
+	.attr = __ATTR(min_age_ms, 0644, limit_show, limit_store),
+	.limit = &lazyzap_limits.min_age_ms,
+	.max = 3600000,
+};
 
-SPLITTABLE_LIMIT_ATTR(min_age_ms, min_age_ms, 0, 3600000);
-SPLITTABLE_LIMIT_ATTR(max_ranges_per_mm, max_ranges_per_mm, 0, 1048576);
-SPLITTABLE_LIMIT_ATTR(min_range_kb, min_range_kb, 4, 1048576);
+static struct lazyzap_limit_attr max_ranges_per_mm_attr = {
+	.attr = __ATTR(max_ranges_per_mm, 0644, limit_show, limit_store),
+	.limit = &lazyzap_limits.max_ranges_per_mm,
+	.max = 1048576,
+};
 #endif
 
 static struct attribute *lazyfree_attrs[] = {
@@ -88,7 +86,6 @@ static struct attribute *lazyfree_attrs[] = {
 #ifdef CONFIG_MADV_SPLITTABLE
 	&min_age_ms_attr.attr.attr,
 	&max_ranges_per_mm_attr.attr.attr,
-	&min_range_kb_attr.attr.attr,
 #endif
 	NULL,
 };

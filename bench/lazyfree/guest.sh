@@ -7,6 +7,7 @@ K=/sys/kernel/mm/lazyfree
 THP=/sys/kernel/mm/transparent_hugepage
 CG=/sys/fs/cgroup
 LAZY=/payload/lazy
+holders=()
 
 die() {
 	echo "failed: $*"
@@ -31,25 +32,146 @@ lazy() { $LAZY "$@" || die "lazy $*"; }
 warm() { lazy "$@" | sed 's/^=/ /'; }
 
 stat_of() { awk -v name="$2" '$1 == name { print $2 }' "$CG/$1/memory.stat"; }
+vmstat() { awk -v name="$1" '$1 == name { sum += $2 } END { print sum + 0 }' /proc/vmstat; }
 
-# How much of what is marked comes back, of what one write to memory.reclaim
-# asks for.
+lru() {
+	case $1 in
+	mglru) echo y ;;
+	classic) echo n ;;
+	esac >/sys/kernel/mm/lru_gen/enabled || die "lru_gen"
+}
+
+# hold GROUP ARGUMENT... - Start lazy in a cgroup, and wait until it is ready.
+hold() {
+	local out=/tmp/hold-$1
+	mkdir -p "$CG/$1" || die "cgroup"
+	: >"$out"
+	# shellcheck disable=SC2016 # for the new shell
+	bash -c 'echo 0 >"$1/cgroup.procs"; exec "${@:2}"' - "$CG/$1" $LAZY "${@:2}" >"$out" &
+	holders+=($!)
+	until grep -q ready "$out"; do
+		kill -0 "${holders[-1]}" 2>/dev/null || die "lazy ${*:2}"
+		sleep 0.1
+	done
+}
+
+# let_go GROUP... - End what hold has started, and remove the cgroups.
+let_go() {
+	kill "${holders[@]}"
+	wait "${holders[@]}"
+	holders=()
+	(cd $CG && rmdir "$@")
+}
+
+# returned KEY HOLDER - The share of freed memory that one write to memory.reclaim
+# frees, of the amount that it asks for, and the instructions of that, a page.
+# HOLDER: mark, mark_free or mark_free_undo, see lazy.c.
 returned() {
-	local mb=$1 pid before after
-	mkdir "$CG/returned" || die "cgroup"
-	bash -c "echo 0 >$CG/returned/cgroup.procs; exec $LAZY mark $mb" >/tmp/marked &
-	pid=$!
-	until grep -q marked /tmp/marked; do sleep 0.1; done
-	# Where it is noted: older than what is spared.
+	local key=$1 mb=128 before after start end
+	hold returned "$2" $mb
+	# Reclaim skips ranges that are younger than min_age_ms.
 	sleep 1.1
 	before=$(stat_of returned anon)
+	start=${EPOCHREALTIME/./}
 	echo "$((mb / 2))M swappiness=0" >"$CG/returned/memory.reclaim" || true
+	end=${EPOCHREALTIME/./}
 	after=$(stat_of returned anon)
-	echo "before: $before, after: $after"
-	echo "= returned $(((before - after) * 200 / (mb * 1048576)))"
-	kill $pid
-	wait $pid
-	rmdir "$CG/returned"
+	echo "$key: before $before, after $after, $((end - start)) us"
+	echo "= $key $(((before - after) * 200 / (mb * 1048576)))"
+	((after >= before)) || echo "= page_$key $(((end - start) * 1000 / ((before - after) / 4096)))"
+	let_go returned
+}
+
+# Half of each huge page is given back, beside those that could split the huge pages.
+neighbours() {
+	local numa=/sys/kernel/debug/sched/numa_balancing ksm=/sys/kernel/mm/ksm
+	echo 1 >/proc/sys/kernel/numa_balancing || die "numa_balancing"
+	echo 0 >$numa/scan_delay_ms
+	echo 20 >$numa/scan_period_max_ms
+	echo 10 >$numa/scan_period_min_ms
+	echo 4096 >$THP/khugepaged/pages_to_scan
+	echo 20 >$THP/khugepaged/scan_sleep_millisecs
+	echo 4096 >$ksm/pages_to_scan
+	echo 20 >$ksm/sleep_millisecs
+	echo 1 >$ksm/run
+	lazy neighbours
+}
+
+# kswapd runs for the first time, with 480 MiB marked in eight cgroups: free memory
+# after that, in percent of the high watermark, and the marked memory that went.
+first_wakeup() {
+	local lru=$1 i free high before=0 after=0 groups=()
+	lru "$lru"
+	for i in {1..8}; do
+		hold "marked$i" mark 60
+		groups+=("marked$i")
+	done
+	sleep 1.1
+	for i in "${groups[@]}"; do ((before += $(stat_of "$i" anon))); done
+	hold needs wake
+	sleep 3
+	for i in "${groups[@]}"; do ((after += $(stat_of "$i" anon))); done
+	read -r free high < <(awk '
+		/^Node/ { zone = $4 }
+		zone == "DMA32" && $1 == "pages" { free = $3 }
+		zone == "DMA32" && $1 == "high" { high = $2 }
+		END { print free, high }' /proc/zoneinfo)
+	echo "$lru: free $free, high $high, marked $before, after $after"
+	echo "= wakeup_free_$lru $((free * 100 / high))"
+	echo "= wakeup_marked_$lru $(((before - after) * 100 / (480 << 20)))"
+	let_go "${groups[@]}" needs
+}
+
+# A shortage of node 0, which has page cache that was read twice, with 500 MiB marked
+# on node 1: the share of the latter that goes.
+wrong_node() {
+	local lru=$1 disk before after taken
+	lru "$lru"
+	echo +cpuset >$CG/cgroup.subtree_control || die "cpuset"
+	mkdir $CG/node0 $CG/node1
+	echo 0 >$CG/node0/cpuset.mems
+	echo 1 >$CG/node1/cpuset.mems || die "cpuset.mems"
+	disk=$(cat /sys/class/zram-control/hot_add)
+	echo 1G >"/sys/block/zram$disk/disksize" || die "zram$disk"
+	hold node1 mark 500
+	(
+		echo 0 >$CG/node0/cgroup.procs
+		for _ in 1 2; do dd if="/dev/zram$disk" of=/dev/null bs=1M count=500 2>/dev/null; done
+	)
+	before=$(stat_of node1 anon)
+	taken=$(($(vmstat pgsteal_kswapd) + $(vmstat pgsteal_direct)))
+	hold node0 use 600
+	after=$(stat_of node1 anon)
+	taken=$(($(vmstat pgsteal_kswapd) + $(vmstat pgsteal_direct) - taken))
+	echo "$lru: marked $before, after $after"
+	echo "= node_$lru $(((before - after) * 100 / (500 << 20)))"
+	echo "= node_taken_$lru $((taken / 256))"
+	let_go node0 node1
+	echo "$disk" >/sys/class/zram-control/hot_remove
+}
+
+# Pages of 400 MiB in use that are swapped out while there are 400 MiB of MADV_FREE
+# memory, with a limit of 512 MiB.
+swapped() {
+	local lru=$1 out dropped
+	lru "$lru"
+	mkdir $CG/box
+	echo 512M >$CG/box/memory.max || die "memory.max"
+	out=$(vmstat pswpout) dropped=$(vmstat pglazyfreed)
+	hold box free_use 400
+	echo "= swapped_$lru $(($(vmstat pswpout) - out))"
+	echo "= dropped_$lru $((($(vmstat pglazyfreed) - dropped) / 256))"
+	let_go box
+}
+
+# Threads of one process, on as many CPUs, which are equally slow.
+threads() {
+	local line
+	coproc $LAZY threads
+	read -r line <&"${COPROC[0]}" && [ "$line" = ready ] || die "lazy threads"
+	go_slow || die "the CPUs did not become slow"
+	echo >&"${COPROC[1]}"
+	cat <&"${COPROC[0]}"
 }
 
 # An allocator's loop beside a reader of what does not fit into memory. There is
@@ -57,10 +179,7 @@ returned() {
 beside_a_reader() {
 	local policy=$1 lru=$2 disk
 	[ ! -d $K ] || echo "$policy" >$K/policy || die "policy"
-	case $lru in
-	mglru) echo y ;;
-	classic) echo n ;;
-	esac >/sys/kernel/mm/lru_gen/enabled || die "lru_gen"
+	lru "$lru"
 	disk=$(cat /sys/class/zram-control/hot_add)
 	echo 2G >"/sys/block/zram$disk/disksize" || die "zram$disk"
 	mkdir "$CG/both" || die "cgroup"
@@ -74,19 +193,78 @@ beside_a_reader() {
 	rmdir "$CG/both"
 }
 
-# jemalloc with huge pages, by itself and with hooks; then a program that knows
-# of nothing.
-churn() {
-	local how
+# A program that knows nothing of MADV_SPLITTABLE, with a shim that does.
+shim() {
 	echo always >$THP/enabled
-	for how in default hooks undo; do
-		/payload/jemalloc churn "$how" 4 || die "churn $how"
+	MALLOC_MMAP_THRESHOLD_=262144 /payload/blocks glibc 3 || die "glibc"
+	LD_PRELOAD=/payload/shim /payload/blocks shim 3 || die "shim"
+}
+
+# allocators UNIT LOAD MIB ROUNDS IDLE_MS LIMIT... - Each allocator, unmodified and
+# marking, under the load of allocs.c, with each memory.max. UNIT: cost is
+# nanoseconds a MiB, rate is MiB a second.
+allocators() {
+	local unit=$1 load=$2 limit name how
+	local arguments=("$3" "$4" "$5")
+	echo always >$THP/enabled
+	for limit in "${@:6}"; do
+		for name in jemalloc mimalloc tcmalloc go; do
+			for how in default marked; do
+				allocator "$unit" "$load" $name $how "$limit" "${arguments[@]}"
+			done
+		done
 	done
-	for how in default hooks; do
-		/payload/jemalloc huge "$how" || die "churn huge $how"
+}
+
+# One of them. Two processes take turns, in one cgroup.
+allocator() {
+	local unit=$1 load=$2 name=$3 how=$4 limit=$5 key=${1}_${2}_${3}_${4}_$5
+	local cg=$CG/allocator program=/payload/$3 processes=1 i pids=() line=()
+	local ns=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable=0 pid kb
+	shift 5
+	[ "$name" != go ] || program=/payload/go-$how
+	[ "$load" != turns ] || processes=2
+	mkdir "$cg" || die "cgroup"
+	echo "$limit" >"$cg/memory.max" || die "memory.max"
+	rm -f /tmp/turn[01] /tmp/done
+	mkfifo /tmp/turn0 /tmp/turn1 /tmp/done
+	exec 3<>/tmp/done
+	for ((i = 0; i < processes; i++)); do
+		# shellcheck disable=SC2016 # for the new shell
+		bash -c 'echo 0 >"$1/cgroup.procs"; exec "${@:2}"' - "$cg" "$program" "$load" "$how" "$@" \
+			0<>/tmp/turn$i 1<>/tmp/turn$((1 - i)) 2>&3 3>&- &
+		pids+=($!)
 	done
-	MALLOC_MMAP_THRESHOLD_=262144 /payload/blocks churn glibc 3 || die "churn glibc"
-	LD_PRELOAD=/payload/shim /payload/blocks churn shim 3 || die "churn shim"
-	LD_PRELOAD=/payload/libmimalloc.so.2 /payload/blocks churn mimalloc 3 ||
-		die "churn mimalloc"
+	echo >/tmp/turn0 &
+	for ((i = 0; i < processes; i++)); do
+		read -r -t 300 -u 3 -a line
+		echo "$key: ${line[*]:-no answer}"
+		[ "${line[0]:-}" = "done" ] || break
+		((ns += line[1], bytes += line[2], freed += line[3], marked += line[4],
+		  reused += line[5], kept += line[6], huge = line[7]))
+	done
+	# In bytes, without the pages that are marked: memory.stat has an upper bound of these.
+	for pid in "${pids[@]}"; do
+		kb=$(awk '/^Splittable:/ { print $2 }' "/proc/$pid/smaps_rollup" 2>/dev/null)
+		((discardable += ${kb:-0} * 1024))
+	done
+	memory=$(($(<"$cg/memory.current") + $(<"$cg/memory.swap.current") - discardable))
+	cat "$cg/memory.peak" "$cg/memory.swap.peak" "$cg/memory.events"
+	kill "${pids[@]}" 2>/dev/null
+	wait "${pids[@]}" 2>/dev/null
+	exec 3>&-
+	rmdir "$cg"
+	if [ "$i" != "$processes" ]; then
+		echo "$key did not run to its end, and has no value"
+		return
+	fi
+	case $unit in
+	cost) echo "= $key $((ns * 1048576 / bytes))" ;;
+	rate) echo "= $key $((bytes * 1000000 / (ns / 1000 + 1) / 1048576))" ;;
+	esac
+	echo "= mib_$key $((memory > 1048576 ? memory / 1048576 : 1))"
+	[ "$load" != half ] || echo "= huge_$key $huge"
+	# Without MADV_SPLITTABLE nothing is marked: it is no result of the feature.
+	[ "$how" != marked ] || echo "= marked_$key $((freed ? marked * 100 / freed : 0))"
+	[ "$how" != marked ] || echo "= kept_$key $((reused ? kept * 100 / reused : 0))"
 }

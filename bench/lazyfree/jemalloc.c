@@ -1,52 +1,74 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * jemalloc for blocks.c, by itself or with hooks: what it decommits is marked
- * with MADV_SPLITTABLE, and what it commits again is taken back: as zeroes, as
- * calloc() relies on, or as it is. It gives back at once what is freed.
+ * jemalloc for allocs.c, with hooks that mark extents. jemalloc decommits each
+ * extent when it becomes free, since dirty_decay_ms is 0. calloc() expects that
+ * decommitted memory reads zero, so it tells the commit hook.
  */
 #include <err.h>
 #include <jemalloc/jemalloc.h>
-#include <stdbool.h>
-#include <string.h>
-#include <sys/mman.h>
-#include "advice.h"
+#include <stdio.h>
+#include "allocs.h"
 
-const char *malloc_conf = "narenas:1,tcache:false,dirty_decay_ms:0,muzzy_decay_ms:0";
+/* Due to --wrap=calloc, each caller of calloc() calls __wrap_calloc(). */
+void *__wrap_calloc(size_t n, size_t size);
+void *__real_calloc(size_t n, size_t size);
 
-static int take_back_advice;
+static _Thread_local bool zero;
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+	void *p;
+
+	zero = true;
+	p = __real_calloc(n, size);
+	zero = false;
+	return p;
+}
 
 static bool decommit(extent_hooks_t *hooks, void *p, size_t size, size_t offset,
 		     size_t length, unsigned int arena)
 {
 	(void)hooks, (void)size, (void)arena;
-	return madvise((char *)p + offset, length, MADV_SPLITTABLE_) &&
-	       madvise((char *)p + offset, length, MADV_DONTNEED);
+	return release((char *)p + offset, length);
 }
 
 static bool commit(extent_hooks_t *hooks, void *p, size_t size, size_t offset,
 		   size_t length, unsigned int arena)
 {
 	(void)hooks, (void)size, (void)arena;
-	/* On a kernel that has no such call it is zero already. */
-	madvise((char *)p + offset, length, take_back_advice);
+	reuse((char *)p + offset, length, zero);
 	return false;
 }
 
-void use_allocator(const char *how)
+static void set(unsigned int arena, const char *what, void *value, size_t size)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "arena.%u.%s", arena, what);
+	if (mallctl(name, NULL, NULL, value, size))
+		errx(1, "cannot set %s", name);
+}
+
+void start_marking(void)
 {
 	static extent_hooks_t ours;
 	extent_hooks_t *hooks, *new = &ours;
 	size_t size = sizeof(hooks);
+	unsigned int arenas;
+	ssize_t decay = 0;
 
-	if (!strcmp(how, "default"))
-		return;
-	take_back_advice = strcmp(how, "undo") ? MADV_UNSPLITTABLE_ :
-						 MADV_FREE_UNDO_;
 	if (mallctl("arena.0.extent_hooks", &hooks, &size, NULL, 0))
 		errx(1, "no extent hooks");
 	ours = *hooks;
 	ours.decommit = decommit;
 	ours.commit = commit;
-	if (mallctl("arena.0.extent_hooks", NULL, NULL, &new, sizeof(new)))
-		errx(1, "cannot set extent hooks");
+	/* jemalloc creates the arena of the largest blocks with the first one. */
+	dallocx(mallocx(8 << 20, 0), 0);
+	size = sizeof(arenas);
+	if (mallctl("arenas.narenas", &arenas, &size, NULL, 0))
+		errx(1, "no arenas");
+	for (unsigned int i = 0; i < arenas; i++) {
+		set(i, "extent_hooks", &new, sizeof(new));
+		set(i, "dirty_decay_ms", &decay, sizeof(decay));
+	}
 }

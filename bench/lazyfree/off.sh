@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# Nothing is noted: MADV_SPLITTABLE is MADV_DONTNEED.
+# Nothing is marked: MADV_SPLITTABLE zaps immediately, as MADV_DONTNEED does.
 MAX_RANGES=0

@@ -26,6 +26,10 @@
 #define SOAK_GUARD_INSTALL	102
 #define SOAK_GUARD_REMOVE	103
 #define SYS_MSEAL		462
+#define SOAK_SET_DEBUG		82	/* PR_SET_MADV_SPLITTABLE_DEBUG */
+#define DEBUG_OFF		0
+#define DEBUG_ZAP		1
+#define DEBUG_GUARD		2
 #define MREMAP_KEEP		4	/* MREMAP_DONTUNMAP */
 
 #define E(name)			(1UL << (name))
@@ -56,7 +60,7 @@ static int result(const struct region *r, size_t first, size_t n, const char *na
 
 	if (ret >= 0)
 		return 0;
-	if (r->sealed)
+	if (r->sealed || r->half)
 		allowed |= E(EPERM);
 	/* This kernel has no such call, or this file system. */
 	if (error == ENOSYS || (error == EOPNOTSUPP && r->kind != ANON))
@@ -105,14 +109,15 @@ static int call_write(struct worker *w, struct region *r, size_t first, size_t n
 enum effect {
 	NO_EFFECT,
 	MERGES,
+	EXPIRES,		/* marked memory is zapped, and stays marked */
 	UNDOES,
+	MARKS,			/* no sealed memory */
+	UNMARKS,		/* nothing in sealed memory */
 	UNGUARDS,
 	/* The others discard: sealed memory that cannot be written refuses them. */
 	FREES,			/* may be zero */
 	ZEROES,			/* as MADV_DONTNEED */
 	REMOVES,		/* from the file, too */
-	MARKS,
-	UNMARKS,
 	GUARDS,
 	WIPES,
 };
@@ -121,7 +126,7 @@ struct advice {
 	const char *name;
 	int advice;
 	enum effect effect;
-	unsigned long errors;		/* besides E_TRANSIENT */
+	unsigned long errors;		/* besides E_TRANSIENT, unless it is exact() */
 	unsigned long errors_locked;	/* in mlock()ed memory */
 	unsigned long errors_other;	/* not in private anonymous memory */
 };
@@ -147,16 +152,26 @@ static const struct advice advices[] = {
 	{ "hugepage", MADV_HUGEPAGE, NO_EFFECT, E(EINVAL), 0, E(EINVAL) },
 	{ "nohugepage", MADV_NOHUGEPAGE, NO_EFFECT, E(EINVAL), 0, E(EINVAL) },
 	{ "cold", MADV_COLD, NO_EFFECT, 0, E(EINVAL), E(EINVAL) },
-	{ "pageout", MADV_PAGEOUT, NO_EFFECT, 0, E(EINVAL), E(EINVAL) },
+	{ "pageout", MADV_PAGEOUT, EXPIRES, 0, E(EINVAL), E(EINVAL) },
 	{ "populate_read", MADV_POPULATE_READ, NO_EFFECT, E_POPULATE, 0, E_POPULATE },
 	{ "populate_write", MADV_POPULATE_WRITE, NO_EFFECT, E_POPULATE, 0, E_POPULATE },
 	{ "collapse", SOAK_COLLAPSE, NO_EFFECT, E(EINVAL) | E(EFAULT), 0, E(EINVAL) | E(EFAULT) },
 	{ "guard_install", SOAK_GUARD_INSTALL, GUARDS, 0, E(EINVAL), E(EINVAL) },
 	{ "guard_remove", SOAK_GUARD_REMOVE, UNGUARDS, 0, E(EINVAL), E(EINVAL) },
-	{ "free_undo", SOAK_FREE_UNDO, UNDOES, E(ENODATA), E(EINVAL), E(EINVAL) },
-	{ "splittable", SOAK_SPLITTABLE, MARKS, 0, E(EINVAL), E(EINVAL) },
-	{ "unsplittable", SOAK_UNSPLITTABLE, UNMARKS, 0, E(EINVAL), E(EINVAL) },
+	{ "free_undo", SOAK_FREE_UNDO, UNDOES, E(ENODATA), 0, E(EINVAL) },
+	{ "splittable", SOAK_SPLITTABLE, MARKS, E(ENODATA), 0, 0 },
+	{ "unsplittable", SOAK_UNSPLITTABLE, UNMARKS, 0, 0, 0 },
 };
+
+/* Calls of the series: their results are documented, and mean something. */
+static bool exact(const struct advice *a)
+{
+	return a->effect == UNDOES || a->effect == MARKS || a->effect == UNMARKS;
+}
+
+/* The process's mode of PR_SET_MADV_SPLITTABLE_DEBUG; exact() advice reads it. */
+static pthread_rwlock_t debug_lock = PTHREAD_RWLOCK_INITIALIZER;
+static unsigned long debug_mode;
 
 static bool is_anon(const struct region *r)
 {
@@ -173,66 +188,100 @@ static void model_zapped(struct region *r, size_t first, size_t n)
 static void model_guarded(struct region *r, size_t first, size_t n)
 {
 	model_zapped(r, first, n);
-	set_state(r, first, n, GUARD, MARKED | STORED);
+	set_state(r, first, n, GUARD, MARKED);
+}
+
+/* The same, and no page is marked any more. */
+static void model_discarded(struct region *r, size_t first, size_t n)
+{
+	model_zapped(r, first, n);
+	if (is_anon(r))
+		set_state(r, first, n, 0, MARKED);
+}
+
+/* MADV_PAGEOUT has zapped the marked pages. */
+static void model_expired(struct region *r, size_t first, size_t n)
+{
+	for (size_t i = first; i < first + n; i++)
+		if ((r->page[i].state & (MARKED | STORED)) == MARKED)
+			r->page[i].state |= GONE;
 }
 
 /*
- * MADV_FREE_UNDO returned 0: each page still has the contents that the program
- * wrote. Pages that were lost before they were marked again are no part of that.
+ * MADV_FREE_UNDO returned 0: each page has the contents that the program stored
+ * last. Pages that were lost before they were marked again are no part of that.
  */
 static void model_undone(struct region *r, size_t first, size_t n, int ret)
 {
 	if (ret && ret != -ENODATA)
 		return;
+	if (debug_mode == DEBUG_GUARD)
+		set_state(r, first, n, 0, GUARD);
+	if (ret) {
+		region_keep(r, first, n, MAY_ZERO | MARKED);
+		return;
+	}
 	for (size_t i = first; i < first + n; i++) {
 		struct page *p = &r->page[i];
 
-		if (ret && p->state & (MAY_ZERO | MARKED))
-			p->state |= UNREAD;
-		p->state &= ~(MAY_ZERO | MARKED);
 		if (p->state & STORED)
-			p->state = (p->state & ~STORED) | UNKNOWN;
-		if (!ret && !region_check_page(r, i, region_at(r, i), "undo"))
+			p->stamp = p->stored;
+		p->state &= ~(MAY_ZERO | MARKED | STORED | GONE);
+		if (!region_check_page(r, i, region_at(r, i), "undo"))
 			return;
 	}
 }
 
-static void model_marked(struct region *r, size_t first, size_t n, int ret)
+/* Whatever MADV_SPLITTABLE has left undone: no page is marked. */
+static void unmark(struct region *r, size_t first, size_t n)
 {
-	if (!is_anon(r)) {
-		if (!ret)
-			model_zapped(r, first, n);
-		else
-			half_zeroed(r, first, n);
-		return;
-	}
+	result(r, first, n, "unsplittable after an error",
+	       madvise(region_at(r, first), n * PAGE, SOAK_UNSPLITTABLE), 0);
+	if (debug_mode == DEBUG_GUARD)
+		set_state(r, first, n, 0, GUARD);
+	region_zap_marked(r, first, n);
+}
+
+/*
+ * ENODATA: the pages are zapped, and not marked. If there are several mappings,
+ * those of some of them may be marked instead.
+ */
+static void model_marked(struct region *r, size_t first, size_t n, int ret, bool one_mapping)
+{
 	if (!ret) {
+		if (!is_anon(r) || debug_mode || (region_any(r, first, n, READ_ONLY | NO_ACCESS) && !r->half))
+			violation("result", "MADV_SPLITTABLE has marked region %u (kind %d), pages %zu-%zu, state of the first %#x, mode %lu",
+				  region_number(r), r->kind, first, first + n - 1, r->page[first].state, debug_mode);
 		set_state(r, first, n, MARKED, 0);
 		return;
 	}
-	/* Part of it may be marked: unmark that. */
-	half_zeroed(r, first, n);
-	if (madvise(region_at(r, first), n * PAGE, SOAK_FREE_UNDO) && errno != ENODATA)
-		set_state(r, first, n, UNKNOWN | MARKED, 0);
-	else
-		set_state(r, first, n, 0, MARKED | MAY_ZERO);
+	if (ret == -EPERM) {
+		/* Of a region of which a part is sealed, another part may be marked. */
+		set_state(r, first, n, MARKED | UNKNOWN, 0);
+		return;
+	}
+	if (is_anon(r) && (ret != -ENODATA || !one_mapping))
+		unmark(r, first, n);
+	if (ret != -ENODATA) {
+		half_zeroed(r, first, n);
+		return;
+	}
+	model_discarded(r, first, n);
+	/* Locked memory has no guard regions. */
+	if (is_anon(r) && one_mapping && debug_mode == DEBUG_GUARD && !region_any(r, first, n, LOCKED))
+		set_state(r, first, n, GUARD, 0);
 }
 
 static void model_unmarked(struct region *r, size_t first, size_t n, int ret)
 {
-	for (size_t i = first; i < first + n; i++) {
-		struct page *p = &r->page[i];
-
-		if (!(p->state & MARKED))
-			continue;
-		if (ret)
-			p->state |= UNKNOWN;
-		else
-			region_zap_marked(r, i, 1);
-	}
+	if (!ret && debug_mode == DEBUG_GUARD && !region_is_hugetlb(r))
+		set_state(r, first, n, 0, GUARD);
+	if (!ret)
+		region_zap_marked(r, first, n);
 }
 
-static void model_advised(struct region *r, size_t first, size_t n, const struct advice *a, int ret)
+static void model_advised(struct region *r, size_t first, size_t n, const struct advice *a, int ret,
+			  bool one_mapping)
 {
 	switch (a->effect) {
 	case NO_EFFECT:
@@ -243,10 +292,9 @@ static void model_advised(struct region *r, size_t first, size_t n, const struct
 		break;
 	case ZEROES:
 		if (!ret)
-			model_zapped(r, first, n);
+			model_discarded(r, first, n);
 		else if (is_anon(r) || r->kind == FILE_PRIVATE || r->kind == HUGETLB)
 			half_zeroed(r, first, n);
-		/* Whether the mark outlives MADV_DONTNEED is not documented: MARKED stays. */
 		break;
 	case REMOVES:
 		if (is_anon(r))
@@ -259,10 +307,14 @@ static void model_advised(struct region *r, size_t first, size_t n, const struct
 			half_zeroed(r, first, n);
 		break;
 	case MARKS:
-		model_marked(r, first, n, ret);
+		model_marked(r, first, n, ret, one_mapping);
 		break;
 	case UNMARKS:
 		model_unmarked(r, first, n, ret);
+		break;
+	case EXPIRES:
+		if (!ret)
+			model_expired(r, first, n);
 		break;
 	case UNDOES:
 		model_undone(r, first, n, ret);
@@ -312,18 +364,45 @@ static long advise_vector(const struct region *r, size_t first, size_t n, const 
 
 	close(pidfd);
 	errno = error;
-	/* It stops at the first part that fails. */
+	/* It stops at the first part that fails, but not at one with ENODATA. */
 	if (ret >= 0 && ret < (long)(n * PAGE)) {
-		errno = a->effect == UNDOES ? ENODATA : EAGAIN;
+		errno = EAGAIN;
 		return -1;
 	}
 	return ret;
 }
 
-static int call_advice(struct worker *w, struct region *r, size_t first, size_t n, const char *name)
+#ifndef PROCMAP_QUERY
+struct procmap_query {
+	uint64_t size, query_flags, query_addr;
+	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+	uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
+	uint64_t vma_name_addr, build_id_addr;
+};
+#define PROCMAP_QUERY	_IOWR('f', 17, struct procmap_query)
+#endif
+
+/* The pages are in one mapping; this stays so as long as their slots are locked. */
+static bool in_one_mapping(const struct region *r, size_t first, size_t n)
 {
-	const struct advice *a = find_advice(name);
-	unsigned long errors = a->errors | E_TRANSIENT;
+	struct procmap_query query = {
+		.size = sizeof(query),
+		.query_addr = (uintptr_t)region_at(r, first),
+	};
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), ret;
+
+	if (fd < 0)
+		return false;
+	ret = ioctl(fd, PROCMAP_QUERY, &query);
+	close(fd);
+	return ret >= 0 && query.vma_end >= (uintptr_t)region_at(r, first + n);
+}
+
+static int advise_and_model(struct worker *w, struct region *r, size_t first, size_t n,
+			    const struct advice *a)
+{
+	unsigned long errors = a->errors | (exact(a) ? 0 : E_TRANSIENT);
+	bool one_mapping = false;
 	size_t fixed = 0;
 	int ret;
 
@@ -344,20 +423,39 @@ static int call_advice(struct worker *w, struct region *r, size_t first, size_t 
 		errors |= a->errors_locked;
 	if (!is_anon(r))
 		errors |= a->errors_other | E(EACCES) | E(EBADF) | E(ENOSPC);
-	if (a->effect == UNDOES && unreadable(r, first, n))
-		return NOT_HERE;	/* the check of its result needs the contents */
-	if (region_any(r, first, n, UNREAD) && a->effect == FREES && !unreadable(r, first, n))
+	if (a->effect == MARKS && debug_mode == DEBUG_GUARD)
+		errors |= E(ENOMEM);
+	if (region_any(r, first, n, UNREAD) && (a->effect == FREES || a->effect == MARKS) &&
+	    !unreadable(r, first, n))
 		region_check(r, first, n, "contents");
+	if (a->effect == MARKS && r->sealed) {
+		ret = result(r, first, n, a->name, advise(r, first, n, a), 0);
+		if (ret != -EPERM)
+			violation("result", "MADV_SPLITTABLE of sealed memory returned %d", ret);
+		return ret;
+	}
 	if (rng_chance(&w->rng, 15) && n > 1 && a->effect != GUARDS && a->effect != UNGUARDS) {
-		ret = result(r, first, n, name, advise_vector(r, first, n, a), errors | E(EPERM) | E(EINVAL));
-		/* It has left out the part after the one with a hole. */
-		if (ret && a->effect == UNDOES)
-			advise(r, first, n, a);
+		ret = result(r, first, n, a->name, advise_vector(r, first, n, a),
+			     errors | (exact(a) ? 0 : E(EPERM) | E(EINVAL)));
 	} else {
-		ret = result(r, first, n, name, advise(r, first, n, a), errors);
+		one_mapping = a->effect == MARKS && in_one_mapping(r, first, n);
+		ret = result(r, first, n, a->name, advise(r, first, n, a), errors);
 	}
 	if (!fixed)
-		model_advised(r, first, n, a, ret);
+		model_advised(r, first, n, a, ret, one_mapping);
+	return ret;
+}
+
+static int call_advice(struct worker *w, struct region *r, size_t first, size_t n, const char *name)
+{
+	const struct advice *a = find_advice(name);
+	int ret;
+
+	if (exact(a))
+		pthread_rwlock_rdlock(&debug_lock);
+	ret = advise_and_model(w, r, first, n, a);
+	if (exact(a))
+		pthread_rwlock_unlock(&debug_lock);
 	return ret;
 }
 
@@ -410,10 +508,17 @@ static int protect(struct region *r, size_t first, size_t n, int prot, unsigned 
 	int ret = result(r, first, n, "mprotect", mprotect(region_at(r, first), n * PAGE, prot),
 			 E_TRANSIENT | E(EACCES));
 
-	if (!ret)
+	if (!ret) {
 		set_state(r, first, n, state, READ_ONLY | NO_ACCESS);
-	else if (ret != -EPERM)
+		/* What can be read, and not written, is zero from now on. */
+		if (state == READ_ONLY)
+			region_zap_marked(r, first, n);
+	} else if (ret != -EPERM) {
 		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
+		if (is_anon(r))
+			unmark(r, first, n);
+	}
+	r->half |= ret && ret != -EPERM;
 	return ret;
 }
 
@@ -447,7 +552,7 @@ static int call_mlock(struct worker *w, struct region *r, size_t first, size_t n
 	if (!ret)
 		region_zap_marked(r, first, n);
 	else if (region_any(r, first, n, MARKED))
-		set_state(r, first, n, UNKNOWN, 0);
+		call_advice(w, r, first, n, "unsplittable");
 	return ret;
 }
 
@@ -487,12 +592,12 @@ static int call_mremap_move(struct worker *w, struct region *r, size_t first, si
 		munmap(area, size + HUGE);
 		return ret;
 	}
-	if (ret) {
-		/* A part may have been moved, if it was several mappings. */
-		munmap(area, size + HUGE);
-		region_unmap(r);
-		return ret;
-	}
+	/*
+	 * The call has unmapped the new place, and may have moved some of several
+	 * mappings. Other threads may have got these holes meanwhile.
+	 */
+	if (ret)
+		_exit(0);
 	if (to > area)
 		munmap(area, to - area);
 	munmap(to + size, area + HUGE - to);
@@ -548,10 +653,6 @@ static int call_mremap_resize(struct worker *w, struct region *r, size_t first, 
 	if (region_any(r, r->pages - 1, 1, LOCKED))
 		set_state(r, r->pages, SLOT_PAGES, LOCKED, 0);
 	r->pages += SLOT_PAGES;
-	/* Resizing may zap the marked pages around it. */
-	for (size_t i = 0; i < r->pages; i++)
-		if (r->page[i].state & MARKED)
-			r->page[i].state |= UNKNOWN;
 	region_check(r, 0, r->pages, "contents");
 	return 0;
 }
@@ -585,7 +686,7 @@ static int call_remap(struct worker *w, struct region *r, size_t first, size_t n
 	return region_map(w, r) ? 0 : -ENOMEM;
 }
 
-/* From now on the contents of memory that is not writable do not change. */
+/* Nothing is marked any more, and memory that is not writable does not change. */
 static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	int ret;
@@ -600,21 +701,24 @@ static int call_mseal(struct worker *w, struct region *r, size_t first, size_t n
 		protect(r, first, n, PROT_READ, READ_ONLY);
 	ret = result(r, first, n, "mseal", syscall(SYS_MSEAL, r->addr, r->pages * PAGE, 0UL),
 		     E_TRANSIENT);
-	if (ret)
+	if (ret) {
+		r->half = true;
+		for (size_t i = 0; i < r->pages; i++)
+			if (r->page[i].state & MARKED)
+				r->page[i].state |= UNKNOWN;
 		return ret;
-	r->sealed = true;
-	for (size_t i = 0; i < r->pages; i++) {
-		struct page *p = &r->page[i];
-
-		if (!(p->state & MARKED) || !immutable(r, i))
-			continue;
-		if (p->state & STORED)
-			p->stamp = p->stored;
-		p->state = (p->state & ~(MARKED | STORED)) | UNREAD;
 	}
-	/* It has to keep its present contents. */
+	r->sealed = true;
+	region_keep(r, 0, r->pages, MARKED);
 	region_check(r, first, n, "contents");
 	return 0;
+}
+
+/* As an allocator frees a block, and then uses it for another object. */
+static void free_and_reuse(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	call_advice(w, r, first, n, "splittable");
+	call_advice(w, r, first, n, "unsplittable");
 }
 
 static int call_fork(struct worker *w, struct region *r, size_t first, size_t n)
@@ -636,6 +740,9 @@ static int call_fork(struct worker *w, struct region *r, size_t first, size_t n)
 		region_check_child(r);
 		if (write && (is_anon(r) || r->kind == FILE_PRIVATE)) {
 			region_write(w, r, first, n);
+			/* Nothing is marked. */
+			if (program.series)
+				madvise(region_at(r, first), n * PAGE, SOAK_UNSPLITTABLE);
 			region_check(r, first, n, "contents");
 		}
 		if (exec)
@@ -644,13 +751,16 @@ static int call_fork(struct worker *w, struct region *r, size_t first, size_t n)
 			usleep(1000);
 		_exit(0);
 	}
+	/* The child keeps its pages. */
+	if (program.series && rng_chance(&w->rng, 25))
+		free_and_reuse(w, r, first, n);
 	if (killed) {
 		usleep(rng_below(&w->rng, 20000));
 		kill(pid, SIGKILL);
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	/* The contents of the parent are unchanged. */
+	/* The child has changed nothing here. */
 	region_check(r, first, n, "contents");
 	return 0;
 }
@@ -702,7 +812,7 @@ static int call_uffd_copy(struct worker *w, struct region *r, size_t first, size
 			if (ioctl(fd, UFFDIO_COPY, &copy))
 				continue;	/* the page stays a hole */
 			r->page[i].stamp = stamp;
-			r->page[i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
+			r->page[i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN | GONE);
 		}
 	} else {
 		half_zeroed(r, first, n);
@@ -756,7 +866,7 @@ static int call_uffd_move(struct worker *w, struct region *r, size_t first, size
 	if (n > SLOT_PAGES)
 		n = SLOT_PAGES;
 	if (!is_anon(r) || unwritable(r, first, n) || r->sealed ||
-	    region_any(r, first, n, MARKED | LOCKED))
+	    region_any(r, first, n, LOCKED))
 		return NOT_HERE;
 	to = mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (to == MAP_FAILED)
@@ -893,7 +1003,7 @@ static int call_uffd_wait(struct worker *w, struct region *r, size_t first, size
 	munmap(source, PAGE);
 	for (size_t i = 0; toucher.stamp && i < n; i++) {
 		r->page[first + i].stamp = toucher.stamp + i;
-		r->page[first + i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
+		r->page[first + i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN | GONE);
 	}
 	region_check(r, first, n, "contents");
 	return failures ? -EAGAIN : 0;
@@ -929,19 +1039,25 @@ static int call_vmsplice(struct worker *w, struct region *r, size_t first, size_
 {
 	static _Thread_local char copy[4 * PAGE];
 	struct iovec part = { region_at(r, first), 0 };
+	uint32_t stamps[4];
 	int ends[2], ret = 0;
 	ssize_t got;
 
-	if (unreadable(r, first, n) || region_any(r, first, n, MAY_ZERO | MARKED) || pipe(ends))
+	if (unreadable(r, first, n) || region_any(r, first, n, MAY_ZERO | MARKED | UNKNOWN) || pipe(ends))
 		return NOT_HERE;
 	n = n < 4 ? n : 4;
+	region_check(r, first, n, "contents");
+	for (size_t i = 0; i < n; i++)
+		stamps[i] = r->page[first + i].stamp;
 	part.iov_len = n * PAGE;
 	got = vmsplice(ends[1], &part, 1, SPLICE_F_NONBLOCK);
 	if (got < 0) {
 		ret = result(r, first, n, "vmsplice", -1, E_TRANSIENT | E(EFAULT));
 	} else {
-		/* The pin lasts for a moment. */
+		/* The pin lasts for a moment; the pipe keeps the contents. */
 		usleep(rng_below(&w->rng, 5000));
+		if (program.series && is_anon(r) && rng_chance(&w->rng, 50))
+			free_and_reuse(w, r, first, n);
 		for (ssize_t at = 0; at < got; ) {
 			ssize_t more = read(ends[0], copy + at, got - at);
 
@@ -949,7 +1065,10 @@ static int call_vmsplice(struct worker *w, struct region *r, size_t first, size_
 				break;
 			at += more;
 		}
-		check_copy(r, first, got / PAGE, copy);
+		for (ssize_t i = 0; i < got / (ssize_t)PAGE; i++)
+			if (!page_is(copy + i * PAGE, stamps[i]))
+				violation("contents", "the pipe has changed page %zu of region %u", first + i,
+					  region_number(r));
 	}
 	close(ends[0]);
 	close(ends[1]);
@@ -1084,6 +1203,24 @@ static int call_set_mempolicy(struct worker *w, struct region *r, size_t first, 
 			      mode == MPOL_DEFAULT ? 0UL : 64UL), E_TRANSIENT | E(EINVAL));
 }
 
+/*
+ * Check what pagemap shows: a marked page is not @there, so that its contents are
+ * not saved, and other contents are. A page that still has its old contents now
+ * was marked when pagemap was read; at the limit of ranges, others may not be.
+ */
+static void check_pagemap(const struct region *r, size_t page, bool there)
+{
+	const struct page *p = &r->page[page];
+
+	if (!is_anon(r) || !p->stamp || p->state & (NO_ACCESS | GUARD | STORED | UNKNOWN | UNREAD))
+		return;
+	if (p->state & MARKED ? !there || !page_is(region_at(r, page), p->stamp) :
+				there || p->state & MAY_ZERO)
+		return;
+	violation("result", "pagemap shows page %zu of region %u, state %#x, as %spresent",
+		  page, region_number(r), p->state, there ? "" : "not ");
+}
+
 static int call_pagemap(struct worker *w, struct region *r, size_t first, size_t n)
 {
 	static _Thread_local uint64_t entries[MAX_PAGES];
@@ -1097,6 +1234,9 @@ static int call_pagemap(struct worker *w, struct region *r, size_t first, size_t
 	if (got != (ssize_t)(n * sizeof(entries[0])))
 		result(r, first, n, "pagemap", got < 0 ? -1 : 0, E_TRANSIENT);
 	close(fd);
+	/* Present or swapped */
+	for (ssize_t i = 0; program.series && i < got / (ssize_t)sizeof(entries[0]); i++)
+		check_pagemap(r, first + i, entries[i] >> 62);
 	return 0;
 }
 
@@ -1109,6 +1249,8 @@ struct pm_scan_arg {
 	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 #define PAGEMAP_SCAN	_IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_PRESENT	(1 << 3)
+#define PAGE_IS_SWAPPED	(1 << 4)
 #endif
 
 static int call_pagemap_scan(struct worker *w, struct region *r, size_t first, size_t n)
@@ -1123,13 +1265,24 @@ static int call_pagemap_scan(struct worker *w, struct region *r, size_t first, s
 		.category_anyof_mask = 0x3f,
 		.return_mask = 0x3f,
 	};
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), ret;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), regions, ret, at = 0;
 
 	(void)w;
 	if (fd < 0)
 		return -errno;
-	ret = result(r, first, n, "PAGEMAP_SCAN", ioctl(fd, PAGEMAP_SCAN, &arg), E_TRANSIENT);
+	regions = ioctl(fd, PAGEMAP_SCAN, &arg);
+	ret = result(r, first, n, "PAGEMAP_SCAN", regions, E_TRANSIENT);
 	close(fd);
+	for (size_t i = first; program.series && !ret && i < first + n; i++) {
+		uintptr_t addr = (uintptr_t)region_at(r, i);
+
+		if (addr >= arg.walk_end)
+			break;
+		while (at < regions && found[at].end <= addr)
+			at++;
+		check_pagemap(r, i, at < regions && found[at].start <= addr &&
+			      found[at].categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED));
+	}
 	return ret;
 }
 
@@ -1144,6 +1297,69 @@ static int call_clear_refs(struct worker *w, struct region *r, size_t first, siz
 }
 
 /*
+ * Memory that was marked, and can be read but not written, keeps what it has. Its
+ * range touches no other one, so that no call on other pages can cut it.
+ */
+static int call_constant(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	unsigned int was[SLOT_PAGES];
+	int ret;
+
+	n = n < SLOT_PAGES ? n : SLOT_PAGES;
+	if (n < 3 || !is_anon(r) || r->sealed || r->half || unwritable(r, first, n) ||
+	    region_any(r, first, n, LOCKED))
+		return NOT_HERE;
+	ret = call_advice(w, r, first, n, "unsplittable");
+	region_write(w, r, first, n);
+	if (!ret)
+		ret = call_advice(w, r, first + 1, n - 2, "splittable");
+	if (!ret)
+		ret = protect(r, first, n, PROT_READ, READ_ONLY);
+	if (ret)
+		return ret;
+	region_check(r, first, n, "contents");
+	for (size_t i = 0; i < n; i++)
+		was[i] = r->page[first + i].state;
+	usleep(rng_below(&w->rng, 50000));
+	region_check(r, first, n, "contents");
+	for (size_t i = 0; i < n; i++)
+		if (r->page[first + i].state != was[i])
+			violation("contents", "page %zu of region %u, which is read-only, has become zero",
+				  first + i, region_number(r));
+	return protect(r, first, n, PROT_READ | PROT_WRITE, 0);
+}
+
+static void set_debug(unsigned long mode)
+{
+	if (prctl(SOAK_SET_DEBUG, mode, 0, 0, 0))
+		violation("result", "prctl() of mode %lu: %s", mode, strerror(errno));
+	debug_mode = mode;
+}
+
+/* For a while, all that is freed is zapped, or cannot be accessed. */
+static int call_debug(struct worker *w, struct region *r, size_t first, size_t n)
+{
+	static const char * const reuse[] = { "unsplittable", "free_undo", NULL };
+	const char *name = reuse[rng_below(&w->rng, ARRAY_SIZE(reuse))];
+	int ret;
+
+	if (pthread_rwlock_trywrlock(&debug_lock))
+		return NOT_HERE;
+	set_debug(rng_chance(&w->rng, 50) ? DEBUG_ZAP : DEBUG_GUARD);
+	if (!prctl(SOAK_SET_DEBUG, DEBUG_GUARD + 1, 0, 0, 0) || errno != EINVAL ||
+	    !prctl(SOAK_SET_DEBUG, DEBUG_OFF, 1, 0, 0) || errno != EINVAL)
+		violation("result", "prctl() takes an unknown mode or a third argument");
+	ret = advise_and_model(w, r, first, n, find_advice("splittable"));
+	region_check(r, first, n, "contents");
+	if (name)
+		advise_and_model(w, r, first, n, find_advice(name));
+	region_check(r, first, n, "contents");
+	set_debug(DEBUG_OFF);
+	pthread_rwlock_unlock(&debug_lock);
+	return ret;
+}
+
+/*
  * A mapping without a reservation, of up to a terabyte, gets advice; few of its
  * pages are ever touched.
  */
@@ -1153,6 +1369,7 @@ static int call_sparse(struct worker *w, struct region *r, size_t first, size_t 
 		MADV_FREE, MADV_DONTNEED, MADV_COLD, MADV_HUGEPAGE,
 		SOAK_SPLITTABLE, SOAK_SPLITTABLE, SOAK_FREE_UNDO, SOAK_UNSPLITTABLE,
 	};
+	bool marks = program.series && !pthread_rwlock_tryrdlock(&debug_lock);
 	size_t size = HUGE << rng_below(&w->rng, 20), part = size / 16;
 	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -1160,16 +1377,21 @@ static int call_sparse(struct worker *w, struct region *r, size_t first, size_t 
 	(void)first;
 	(void)n;
 	(void)r;
-	if (p == MAP_FAILED)
+	if (p == MAP_FAILED) {
+		if (marks)
+			pthread_rwlock_unlock(&debug_lock);
 		return -errno;
+	}
 	for (int i = 0; i < 8; i++) {
 		size_t from = rng_below(&w->rng, 16), parts = 1 + rng_below(&w->rng, 16 - from);
 
 		if (rng_chance(&w->rng, 50))
 			page_fill(p + from * part, 1);
 		madvise(p + from * part, parts * part,
-			advice[rng_below(&w->rng, program.series ? ARRAY_SIZE(advice) : 4)]);
+			advice[rng_below(&w->rng, marks ? ARRAY_SIZE(advice) : 4)]);
 	}
+	if (marks)
+		pthread_rwlock_unlock(&debug_lock);
 	/* For long enough that the counters are read while it is there. */
 	for (double until = now() + rng_below(&w->rng, 6); now() < until && !over(); )
 		usleep(100000);
@@ -1340,6 +1562,8 @@ const struct call calls[] = {
 	{ "free_undo", 30, false, true, "lazyfree", call_free_undo },
 	{ "splittable", 30, false, true, "lazyfree", call_splittable },
 	{ "unsplittable", 20, false, true, "lazyfree", call_unsplittable },
+	{ "constant", 6, false, true, "lazyfree", call_constant },
+	{ "debug", 2, false, true, "lazyfree", call_debug },
 	{ "mprotect", 12, false, false, NULL, call_mprotect },
 	{ "mlock", 4, false, false, "percpu-drain", call_mlock },
 	{ "munlock", 6, false, false, "percpu-drain", call_munlock },
@@ -1362,8 +1586,8 @@ const struct call calls[] = {
 	{ "move_pages", 4, false, false, "knuma", call_move_pages },
 	{ "migrate_pages", 1, false, false, "knuma", call_migrate_pages },
 	{ "set_mempolicy", 3, false, false, "knuma", call_set_mempolicy },
-	{ "pagemap", 3, false, false, NULL, call_pagemap },
-	{ "pagemap_scan", 3, false, false, NULL, call_pagemap_scan },
+	{ "pagemap", 3, false, false, "lazyfree", call_pagemap },
+	{ "pagemap_scan", 3, false, false, "lazyfree", call_pagemap_scan },
 	{ "clear_refs", 1, false, false, NULL, call_clear_refs },
 	{ "sparse", 3, false, false, "lazyfree", call_sparse },
 	{ "large", 1, false, false, "parallel-zap vmalloc-purge", call_large },

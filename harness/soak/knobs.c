@@ -54,7 +54,6 @@ static struct knob {
 	{ .name = "lazyfree/policy", .words = { "fair", "first" } },
 	{ .name = "lazyfree/min_age_ms", .max = 3600000 },
 	{ .name = "lazyfree/max_ranges_per_mm", .max = 1048576, .off = "0" },
-	{ .name = "lazyfree/min_range_kb", .min = 4, .max = 1048576 },
 
 	{ .name = "autonuma/enabled", .max = 1, .enabled = "1", .off = "0" },
 	{ .name = "autonuma/debug", .max = 1 },

@@ -63,37 +63,51 @@ bool region_any(const struct region *r, size_t first, size_t n, unsigned int sta
 	return false;
 }
 
+bool page_is(const char *addr, uint32_t stamp)
+{
+	uint64_t odd;
+
+	return page_words(addr, stamp, &odd) == WORDS;
+}
+
 /*
  * Check that the page at @addr, usually @page of @r, has contents that it may
  * have, and learn from it what it has. Returns false after a violation of @class.
  */
 bool region_check_page(struct region *r, size_t page, const char *addr, const char *class)
 {
-	const unsigned int zero_too = MAY_ZERO | MARKED | UNREAD;
 	struct page *p = &r->page[page];
+	bool zero_too = p->state & (MAY_ZERO | MARKED | UNREAD | GONE);
+	bool old_too = !(p->state & GONE);
 	uint64_t odd = 0;
 
 	if (p->state & (NO_ACCESS | GUARD | UNKNOWN | STORED))
 		return true;
 	for (int i = 0; i < PATIENCE; i++) {
-		if (page_words(addr, p->stamp, &odd) == WORDS) {
+		if (old_too && page_words(addr, p->stamp, &odd) == WORDS) {
 			p->state &= ~UNREAD;
 			return true;
 		}
-		if (p->state & zero_too && page_words(addr, 0, &odd) == WORDS) {
+		if (zero_too && page_words(addr, 0, &odd) == WORDS) {
 			if (p->state & UNREAD) {
 				p->stamp = 0;
-				p->state &= ~UNREAD;
+				p->state &= ~(UNREAD | GONE);
+			} else if (p->stamp) {
+				p->state |= GONE;
 			}
 			return true;
 		}
 		/* Reclaim may have dropped the page between two words. */
-		if (!(p->state & zero_too))
+		if (!zero_too)
 			break;
+		/* This CPU may have a stale TLB entry until reclaim flushes the TLBs. */
+		if (!old_too)
+			usleep(1000);
 	}
-	violation(class, "region %u (kind %d at %p) page %zu state %#x: expected stamp %#x%s, found %#lx",
-		  region_number(r), r->kind, (void *)r->addr, page, p->state, p->stamp,
-		  p->state & zero_too ? " or zero" : "", (unsigned long)odd);
+	violation(class, "region %u (kind %d at %p) page %zu state %#x: expected %s%#x%s, found %#lx",
+		  region_number(r), r->kind, (void *)r->addr, page, p->state,
+		  old_too ? "stamp " : "zero, no longer stamp ", p->stamp,
+		  old_too && zero_too ? " or zero" : "", (unsigned long)odd);
 	return false;
 }
 
@@ -106,7 +120,8 @@ void region_check(struct region *r, size_t first, size_t n, const char *class)
 
 /*
  * Marked memory among these pages is zapped and not marked any more. A page that
- * was written meanwhile may have kept that: nothing says if it was marked at all.
+ * was written meanwhile may have kept the store: at the limit of ranges, another
+ * call may have zapped and unmarked the page before.
  */
 void region_zap_marked(struct region *r, size_t first, size_t n)
 {
@@ -118,7 +133,26 @@ void region_zap_marked(struct region *r, size_t first, size_t n)
 		if (p->state & STORED)
 			p->state |= UNKNOWN;
 		p->stamp = 0;
-		p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD);
+		p->state &= ~(MARKED | STORED | MAY_ZERO | UNREAD | GONE);
+	}
+}
+
+/*
+ * Nothing will discard pages of a @state any more, MAY_ZERO or MARKED. Each keeps
+ * what it has, and the next read tells if that is old or zero.
+ */
+void region_keep(struct region *r, size_t first, size_t n, unsigned int state)
+{
+	for (size_t i = first; i < first + n; i++) {
+		struct page *p = &r->page[i];
+
+		if (!(p->state & state))
+			continue;
+		if (p->state & STORED)
+			p->state |= UNKNOWN;
+		if (p->state & GONE)
+			p->stamp = 0;
+		p->state = (p->state & ~(state | STORED | GONE)) | UNREAD;
 	}
 }
 
@@ -141,10 +175,10 @@ void region_write(struct worker *w, struct region *r, size_t first, size_t n)
 		page_fill(r->addr + i * PAGE, stamp);
 		if (p->state & MARKED) {
 			p->stored = stamp;
-			p->state |= STORED;
+			p->state = (p->state & ~GONE) | STORED;
 		} else {
 			p->stamp = stamp;
-			p->state &= ~(MAY_ZERO | UNREAD | STORED | UNKNOWN);
+			p->state &= ~(MAY_ZERO | UNREAD | STORED | UNKNOWN | GONE);
 		}
 	}
 }
@@ -154,7 +188,7 @@ void region_zero(struct region *r, size_t first, size_t n)
 {
 	for (size_t i = first; i < first + n; i++) {
 		r->page[i].stamp = 0;
-		r->page[i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN);
+		r->page[i].state &= ~(MAY_ZERO | UNREAD | UNKNOWN | STORED | GONE);
 	}
 }
 
@@ -185,7 +219,7 @@ bool region_map(struct worker *w, struct region *r)
 	};
 	size_t pages = (1 + rng_below(&w->rng, MAX_PAGES / SLOT_PAGES)) * SLOT_PAGES;
 	enum region_kind kind = kinds[rng_below(&w->rng, ARRAY_SIZE(kinds))];
-	int flags = MAP_ANONYMOUS | MAP_FIXED, fd = -1;
+	int flags = MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, fd = -1;
 	bool huge = kind >= HUGETLB;
 	char *area, *addr;
 	size_t size;
@@ -212,18 +246,15 @@ bool region_map(struct worker *w, struct region *r)
 	if (area == MAP_FAILED)
 		goto close;
 	addr = area + -(uintptr_t)area % HUGE;
-	if (mmap(addr, size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED) {
-		munmap(area, size + HUGE);
+	/* MAP_FIXED might fail and leave a hole, which is another thread's by the next call. */
+	munmap(area, size + HUGE);
+	if (mmap(addr, size, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED)
 		goto close;
-	}
-	if (addr > area)
-		munmap(area, addr - area);
-	munmap(addr + size, area + HUGE - addr);
 	r->kind = kind;
 	r->addr = addr;
 	r->pages = pages;
 	r->fd = fd;
-	r->sealed = r->touched_policy = r->merged = r->huge = r->wiped = false;
+	r->sealed = r->half = r->touched_policy = r->merged = r->huge = r->wiped = false;
 	r->nodes = 0;
 	memset(r->page, 0, sizeof(r->page));
 	return true;

@@ -56,8 +56,7 @@ static struct sum {
 	{ "leak", MEMINFO, "Percpu", 16384, false, 0 },
 	{ "leak", MEMINFO, "HardwareCorrupted", 64, false, 0 },
 	/* Free objects in the sheaves of isolated CPUs, which are not shrunk, count. */
-	{ "leak", SLABINFO, "splittable_range", 256, false, 0 },
-	{ "leak", SLABINFO, "splittable_link", 256, false, 0 },
+	{ "leak", SLABINFO, "lazyzap_range", 256, false, 0 },
 };
 
 /* Bytes that a group without processes may show in memory.stat. */
@@ -78,7 +77,7 @@ static const struct {
 /* Counts of each node that add up to those of the machine. */
 static const char * const node_sums[] = {
 	"nr_anon_pages", "nr_anon_transparent_hugepages", "nr_mapped", "nr_shmem", "nr_lazyfree",
-	"nr_splittable", "nr_isolated_anon", "nr_isolated_file", "nr_mlock", "nr_unevictable",
+	"nr_isolated_anon", "nr_isolated_file", "nr_mlock", "nr_unevictable",
 	"nr_page_table_pages",
 };
 
@@ -124,8 +123,7 @@ static void sums_settle(void)
 	/* 4: no message in the kernel log. */
 	put("/proc/sys/vm/drop_caches", "4");
 	put("/proc/sys/vm/drop_caches", "3");
-	put("/sys/kernel/slab/splittable_range/shrink", "1");
-	put("/sys/kernel/slab/splittable_link/shrink", "1");
+	put("/sys/kernel/slab/lazyzap_range/shrink", "1");
 	put("/proc/sys/vm/stat_refresh", "1");
 }
 
@@ -323,10 +321,29 @@ void sums_end(void)
 	violation(wrong.class, "%s", wrong.text);
 }
 
-/* Counts of memory that processes have marked, against the memory there is. */
+/* Anonymous memory that processes have mapped, in kB: shared pages count for each. */
+static long sums_rss(void)
+{
+	glob_t found;
+	long sum = 0;
+
+	if (glob("/proc/[0-9]*/status", 0, NULL, &found))
+		return 0;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		long value = get_key(found.gl_pathv[i], "RssAnon");
+
+		sum += value > 0 ? value : 0;
+	}
+	globfree(&found);
+	return sum;
+}
+
+/*
+ * Counts of memory that processes have marked, against the memory there is. The
+ * pages of marked ranges may be charged to a group that the process has left.
+ */
 static void sums_tick_group(const char *dir)
 {
-	static const char * const keys[] = { "lazyfree", "splittable" };
 	long batch = sum_nr_cpus() * PAGE, most, value;
 	char path[256], stat[256];
 
@@ -336,17 +353,16 @@ static void sums_tick_group(const char *dir)
 	snprintf(path, sizeof(path), "%smemory.swap.current", dir);
 	value = get(path);
 	most += value > 0 ? value : 0;
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		value = get_key(stat, keys[i]);
-		if (value > most + 128 * batch)
-			sum_wrong("counter", "%s of %s is %ld, the group has %ld bytes",
-				  keys[i], stat, value, most);
-	}
+	value = get_key(stat, "lazyfree");
+	if (value > most + 128 * batch)
+		sum_wrong("counter", "lazyfree of %s is %ld, the group has %ld bytes", stat, value, most);
+	value = get_key(stat, "splittable");
+	if (value > most + 128 * batch && value > (sums_rss() << 10) + 128 * batch)
+		sum_wrong("counter", "splittable of %s is %ld, more than processes have mapped", stat, value);
 }
 
 static void sums_tick_node(const char *dir)
 {
-	static const char * const keys[] = { "nr_lazyfree", "nr_splittable" };
 	char path[256], line[128];
 	long total = -1, value;
 	FILE *file;
@@ -360,12 +376,27 @@ static void sums_tick_node(const char *dir)
 			total = value;
 	fclose(file);
 	snprintf(path, sizeof(path), "%svmstat", dir);
-	for (size_t i = 0; total > 0 && i < ARRAY_SIZE(keys); i++) {
-		value = get_key(path, keys[i]);
-		if (value > total / 4)
-			sum_wrong("counter", "%s of %s is %ld pages, the node has %ld kB",
-				  keys[i], path, value, total);
+	value = get_key(path, "nr_lazyfree");
+	if (total > 0 && value > total / 4)
+		sum_wrong("counter", "nr_lazyfree of %s is %ld pages, the node has %ld kB", path, value, total);
+}
+
+/* LazyFree is a part of Inactive(file), which comes first. */
+static void sums_tick_lazyfree(void)
+{
+	FILE *file = fopen(MEMINFO, "re");
+	long inactive = -1, value;
+	char line[128];
+
+	if (!file)
+		return;
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "Inactive(file): %ld", &value) == 1)
+			inactive = value;
+		else if (sscanf(line, "LazyFree: %ld", &value) == 1 && value > inactive)
+			sum_wrong("counter", "LazyFree is %ld kB, Inactive(file) %ld kB", value, inactive);
 	}
+	fclose(file);
 }
 
 static void sums_tick_global(void)
@@ -399,6 +430,7 @@ void sums_tick(void)
 
 	wrong.class = NULL;
 	sums_tick_global();
+	sums_tick_lazyfree();
 	sums_for_each(GROUPS, sums_tick_group);
 	sums_for_each(NODES, sums_tick_node);
 	if (!wrong.class)

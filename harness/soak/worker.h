@@ -39,6 +39,7 @@ enum page_state {
 	GUARD = 64,
 	LOCKED = 128,
 	UNKNOWN = 256,		/* the call that changes it has failed half way */
+	GONE = 512,		/* read as zero since MADV_FREE or MADV_SPLITTABLE: stays so */
 };
 
 struct page {
@@ -58,6 +59,7 @@ struct region {
 	size_t pages;
 	int fd;
 	bool sealed;
+	bool half;		/* mprotect() or mseal() has failed half way */
 	bool touched_policy;	/* by set_mempolicy(), move_pages() and the like */
 	bool merged;		/* KSM may share its pages with other nodes */
 	bool huge;		/* khugepaged chooses a node of its own */
@@ -170,8 +172,10 @@ bool region_any(const struct region *r, size_t first, size_t n, unsigned int sta
 bool region_check_page(struct region *r, size_t page, const char *addr, const char *class);
 void region_check(struct region *r, size_t first, size_t n, const char *class);
 void region_check_child(struct region *r);
+void region_keep(struct region *r, size_t first, size_t n, unsigned int state);
 void region_write(struct worker *w, struct region *r, size_t first, size_t n);
 void region_zero(struct region *r, size_t first, size_t n);
 void page_fill(char *addr, uint32_t stamp);
+bool page_is(const char *addr, uint32_t stamp);
 
 #endif

@@ -1,294 +1,137 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * MADV_SPLITTABLE and MADV_UNSPLITTABLE: what was marked reads zero once it is
- * taken back, may go until then, and goes when memory is needed; what was not
- * marked stays as it is, whatever happens to the mapping.
+ * Test MADV_SPLITTABLE, MADV_UNSPLITTABLE and MADV_FREE_UNDO: return values,
+ * ranges and their limit, changes of the mapping, pagemap and the counters, the
+ * debug mode, and khugepaged, KSM and NUMA balancing.
  *
- * All pages carry stamps. Reclaim is asked for by memory.reclaim, of a memory
- * cgroup for each test.
+ * A marked page reads as before or as zero. It reads zero once it is unmarked.
+ * MADV_FREE_UNDO returns 0 only if all contents are there. Other pages do not
+ * change. All pages have stamps.
  */
 #define _GNU_SOURCE
+#define NEEDS	KNOBS "max_ranges_per_mm"
 #include "lazyfree_util.h"
-#include <asm-generic/mman.h> /* Force the import of the tools version. */
-#include <linux/stddef.h>
-#include <linux/io_uring.h>
-#include <sys/resource.h>
-#include <sys/uio.h>
 
-#ifndef __NR_mseal
-#define __NR_mseal	462
+#ifndef PR_SET_MADV_SPLITTABLE_DEBUG
+#define PR_SET_MADV_SPLITTABLE_DEBUG	82
 #endif
 
-#define KNOBS	"/sys/kernel/mm/lazyfree/"
-
-FIXTURE(splittable)
+static int set_max_ranges(const char *max)
 {
-	struct lazyfree_test t;
-	char *p;
-	const char *group;
-	int pagemap;
-	char old[1][SETTING_LEN];
-};
-
-/* No range is too young, and none has just been zapped. */
-static const struct setting settings[] = { { KNOBS "min_age_ms", "0" } };
-
-/* Sizes of folios, and either LRU. */
-FIXTURE_VARIANT(splittable)
-{
-	size_t folio;		/* bytes */
-	const char *lru_gen;	/* of LRU_GEN */
-};
-
-FIXTURE_VARIANT_ADD(splittable, small) { 0, "n" };
-FIXTURE_VARIANT_ADD(splittable, mthp_lru_gen) { 64 << 10, "y" };
-FIXTURE_VARIANT_ADD(splittable, thp) { 2 << 20, "n" };
-FIXTURE_VARIANT_ADD(splittable, thp_lru_gen) { 2 << 20, "y" };
-
-FIXTURE_SETUP(splittable)
-{
-	const char *missing;
-
-	if (!settings_save(settings, 1, self->old))
-		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
-	missing = lazyfree_setup(&self->t, variant->folio, variant->lru_gen);
-	if (missing)
-		SKIP(return, "%s", missing);
-	ASSERT_TRUE(settings_apply(settings, 1));
-	self->p = self->t.p;
-	self->pagemap = self->t.pagemap;
-	self->group = self->t.group;
+	return write_text(KNOBS "max_ranges_per_mm", max);
 }
 
-FIXTURE_TEARDOWN(splittable)
+/* kB of present pages in the marked ranges of this process */
+static long smaps_splittable(void)
 {
-	settings_restore(settings, 1, self->old);
-	lazyfree_teardown(&self->t);
+	return read_value("/proc/self/smaps_rollup", "Splittable");
 }
 
-static int mark(char *p, size_t size)
+/* The same of all processes */
+static long meminfo_splittable(void)
 {
-	return madvise(p, size, MADV_SPLITTABLE) ? -errno : 0;
+	return read_value("/proc/meminfo", "Splittable");
 }
 
-static int take_back(char *p, size_t size)
-{
-	return madvise(p, size, MADV_UNSPLITTABLE) ? -errno : 0;
-}
-
-static int undo(char *p, size_t size)
-{
-	return madvise(p, size, MADV_FREE_UNDO) ? -errno : 0;
-}
-
-/* Of all processes. */
-static long splittable_pages(void)
-{
-	write_text("/proc/sys/vm/stat_refresh", "1");
-	return vm_event("nr_splittable");
-}
-
-/*
- * New stamps are as if nothing had ever been marked: who takes back what he has
- * not given changes nothing. Returns how many are gone.
- */
-static long marked_pages(char *p, size_t size)
-{
-	stamp_pages(p, size);
-	return take_back(p, size) ?: pages_not(PAGE_OLD, p, size, 0);
-}
-
-TEST_F(splittable, is_zero_when_taken_back)
+TEST_F(lazyfree, stays_until_it_is_needed)
 {
 	ASSERT_EQ(0, mark(self->p, REGION));
-	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
-	ASSERT_EQ(0, take_back(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	EXPECT_EQ(0, marked_pages(self->p, REGION));
-	/* Nor is there anything to be zapped. */
-	reclaim_group(self->group);
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	EXPECT_EQ((long)(REGION / psize()), resident_pages(self->p, REGION));
+	check_undo(_metadata, &self->t, self->p, REGION, true);
+	check_not_marked(_metadata, &self->t, self->p, REGION);
+	/* None of it is marked: the result is a matter of the contents. */
+	check_undo(_metadata, &self->t, self->p, REGION, false);
 }
 
-TEST_F(splittable, stays_until_it_is_needed)
+TEST_F(lazyfree, is_zero_when_unmarked)
 {
 	ASSERT_EQ(0, mark(self->p, REGION));
-	EXPECT_EQ((long)(REGION / psize()),
-		  populated_pages(self->pagemap, self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-	EXPECT_EQ(0, undo(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-}
-
-TEST_F(splittable, goes_when_it_is_needed)
-{
-	long before = vm_event("splittable_zap");
-
-	ASSERT_EQ(0, mark(self->p, REGION));
-	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
-	EXPECT_LT(before, vm_event("splittable_zap"));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
-	EXPECT_EQ(0, marked_pages(self->p, REGION));
-}
-
-TEST_F(splittable, stores_in_between_are_lost)
-{
+	check_unmark(_metadata, &self->t, self->p, REGION);
+	/* Stores to marked pages are lost. */
 	ASSERT_EQ(0, mark(self->p, REGION));
 	memset(self->p, 1, REGION / 2);
-	ASSERT_EQ(0, take_back(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-
-	/* And if it was zapped before. */
-	ASSERT_EQ(0, mark(self->p, REGION));
-	ASSERT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
-	memset(self->p, 1, REGION / 2);
-	ASSERT_EQ(0, take_back(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	check_unmark(_metadata, &self->t, self->p, REGION);
 }
 
-TEST_F(splittable, half_of_each_folio)
-{
-	size_t step = variant->folio > 64 << 10 ? variant->folio : 256 << 10;
-	size_t half = step / 2;
-	bool huge = variant->folio == 2 * MB;
-
-	for (size_t i = 0; i < REGION; i += step)
-		ASSERT_EQ(0, mark(self->p + i, half));
-	for (size_t i = 0; i < REGION; i += step) {
-		ASSERT_EQ(0, take_back(self->p + i, half));
-		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + i, half, i / psize()));
-		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + i + half, half,
-				       (i + half) / psize()));
-	}
-	if (huge)
-		EXPECT_TRUE(check_huge_anon(self->p, REGION,
-					    REGION / (2 * MB), 2 * MB));
-}
-
-TEST_F(splittable, half_of_each_folio_is_free_when_it_is_needed)
-{
-	size_t step = variant->folio > 64 << 10 ? variant->folio : 256 << 10;
-	size_t half = step / 2;
-	long before = group_read(self->group, "memory.stat", "anon"), now = 0;
-
-	for (size_t i = 0; i < REGION; i += step)
-		ASSERT_EQ(0, mark(self->p + i, half));
-	for (int round = 0; round < ROUNDS; round++) {
-		/* A process in the group holds it down to what is in use. */
-		group_write(self->group, "memory.reclaim", "1M swappiness=0");
-		now = group_read(self->group, "memory.stat", "anon");
-		if (before - now > (long)(REGION / 2 - REGION / 16))
-			break;
-	}
-	EXPECT_GT(before - now, (long)(REGION / 2 - REGION / 16));
-	for (size_t i = 0; i < REGION; i += step) {
-		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + i, half, i / psize()));
-		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + i + half, half,
-				       (i + half) / psize()));
-	}
-}
-
-TEST_F(splittable, a_part_is_taken_back)
+TEST_F(lazyfree, a_part_is_unmarked)
 {
 	const size_t from = 3 * MB + 4 * psize(), size = MB;
 
 	ASSERT_EQ(0, mark(self->p, REGION));
-	ASSERT_EQ(0, take_back(self->p + from, size));
+	ASSERT_EQ(0, unmark(self->p + from, size));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + from, size, 0));
-	stamp_pages(self->p + from, size);
-	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, from));
-	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + from + size,
-			  REGION - from - size));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + from, size, 0));
-
-	/* The end of one, all of the part, and the start of another. */
-	ASSERT_EQ(0, mark(self->p + from, size));
+	/* The end of one range, the part, and the start of another range */
 	memset(self->p, 1, REGION);
-	ASSERT_EQ(0, take_back(self->p + MB, 6 * MB));
+	ASSERT_EQ(0, mark(self->p + from, size));
+	ASSERT_EQ(0, unmark(self->p + MB, 6 * MB));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, 6 * MB, 0));
-	ASSERT_EQ(0, take_back(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
+	check_unmark(_metadata, &self->t, self->p, REGION);
 }
 
-TEST_F(splittable, marks_that_touch_and_overlap)
+TEST_F(lazyfree, half_of_each_folio)
 {
-	long before = splittable_pages();
+	const size_t step = variant->folio > 64 << 10 ? variant->folio : 256 << 10;
+	const size_t half = step / 2;
+	const bool huge = variant->folio == HPAGE_SIZE;
 
-	for (int i = 0; i < 4; i++)
-		ASSERT_EQ(0, mark(self->p + 2 * i * MB, MB));
-	for (int i = 0; i < 3; i++)
-		ASSERT_EQ(0, mark(self->p + (2 * i + 1) * MB, MB));
-	ASSERT_EQ(0, mark(self->p + MB / 2, 6 * MB));
-	EXPECT_EQ(before + (long)(7 * MB / psize()), splittable_pages());
-	EXPECT_EQ(7 << 10, read_value("/proc/self/status", "VmLazy"));
-	EXPECT_EQ(7 << 10, read_value("/proc/self/smaps_rollup", "Splittable"));
-	ASSERT_EQ(0, undo(self->p, 7 * MB));
-	EXPECT_EQ(0, read_value("/proc/self/status", "VmLazy"));
-	EXPECT_EQ(0, read_value("/proc/self/smaps_rollup", "Splittable"));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-	EXPECT_EQ(before, splittable_pages());
+	/* The second round has PMDs that clear_refs has write-protected. */
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < REGION; i += step)
+			ASSERT_EQ(0, mark(self->p + i, half));
+		if (round && write_text("/proc/self/clear_refs", "4"))
+			TH_LOG("not tested: no clear_refs");
+		EXPECT_EQ(huge, has_huge(self->p, REGION));
+		for (size_t i = 0; i < REGION; i += step) {
+			ASSERT_EQ(0, unmark(self->p + i, half));
+			EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + i, half, 0));
+			EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + i + half, half,
+					       (i + half) / psize()));
+		}
+		EXPECT_EQ(huge, has_huge(self->p, REGION));
+		stamp_pages(self->p, REGION);
+	}
 }
 
-TEST_F(splittable, mprotect)
+/* Runs an event in a process of its own, as the kernel remembers some of them. */
+static void after_event(struct __test_metadata *_metadata, struct lazyfree_test *t,
+			const struct lazyfree_event *e, bool unmarks)
 {
-	ASSERT_EQ(0, mark(self->p, REGION));
-	ASSERT_EQ(0, mprotect(self->p + MB, MB, PROT_READ));
-	ASSERT_EQ(0, mprotect(self->p + 4 * MB, MB, PROT_NONE));
-	ASSERT_EQ(0, take_back(self->p, REGION));
-	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ | PROT_WRITE));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	EXPECT_EQ(0, marked_pages(self->p, REGION));
+	/* Parts of folios, in several page tables */
+	char *p = t->p + MB + 4 * psize();
+	const size_t size = 4 * MB;
+	const char *missing;
+
+	lazyfree_renew(t);
+	EXPECT_EQ(0, mark(p, size));
+	missing = e->run(t, p, size);
+	if (missing)
+		TH_LOG("not tested: %s", missing);
+	if (unmarks)
+		check_unmark(_metadata, t, p, size);
+	else
+		check_undo(_metadata, t, p, size, e->kept);
+	check_not_marked(_metadata, t, t->p, REGION);
+	EXPECT_EQ(0, t->errors);
 }
 
-TEST_F(splittable, mremap)
+TEST_F(lazyfree, after_events)
 {
-	char *to = map_aligned(REGION);
+	const struct lazyfree_event *e;
 
-	ASSERT_NE(MAP_FAILED, to);
-	ASSERT_EQ(0, mark(self->p + MB, 4 * MB));
-	ASSERT_EQ(to, mremap(self->p, REGION, REGION,
-			     MREMAP_MAYMOVE | MREMAP_FIXED, to));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, to, MB, 0));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, to + MB, 4 * MB, 0));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, to + 5 * MB, 3 * MB, 5 * MB / psize()));
-	EXPECT_EQ(0, marked_pages(to, REGION));
-	/* Where it was, there is nothing, and nothing marked. */
-	ASSERT_EQ(self->p, mmap(self->p, REGION, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
-				-1, 0));
-	EXPECT_EQ(0, marked_pages(self->p, REGION));
+	for (e = lazyfree_events; e < lazyfree_events + ARRAY_SIZE(lazyfree_events); e++)
+		for (int way = 0; way < 2; way++) {
+			pid_t pid = fork();
 
-	ASSERT_EQ(0, mark(to, REGION));
-	ASSERT_EQ(self->p, mremap(to, REGION, REGION, MREMAP_MAYMOVE |
-				  MREMAP_FIXED | MREMAP_DONTUNMAP, self->p));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
-	EXPECT_EQ(0, marked_pages(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, to, REGION, 0));
-	EXPECT_EQ(0, marked_pages(to, REGION));
-	munmap(to, REGION);
+			if (!pid) {
+				after_event(_metadata, &self->t, e, way);
+				_exit(_metadata->exit_code);
+			}
+			EXPECT_EQ(0, wait_status(pid))
+				TH_LOG("after %s and %s", e->name, way ? "unmark" : "undo");
+		}
 }
 
-TEST_F(splittable, munmap_and_map_again)
-{
-	const int rw = PROT_READ | PROT_WRITE;
-	const int fixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-
-	ASSERT_EQ(0, mark(self->p, REGION));
-	ASSERT_EQ(0, munmap(self->p + MB, 2 * MB));
-	ASSERT_EQ(self->p + MB, mmap(self->p + MB, 2 * MB, rw, fixed, -1, 0));
-	ASSERT_EQ(self->p + 4 * MB, mmap(self->p + 4 * MB, MB, rw, fixed, -1, 0));
-	stamp_pages(self->p + MB, 2 * MB);
-	stamp_pages(self->p + 4 * MB, MB);
-	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, MB));
-	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p + 5 * MB, 3 * MB));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, 2 * MB, 0));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 4 * MB, MB, 0));
-	ASSERT_EQ(0, take_back(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, 2 * MB, 0));
-}
-
-TEST_F(splittable, fork)
+TEST_F(lazyfree, fork)
 {
 	pid_t pid;
 
@@ -296,66 +139,88 @@ TEST_F(splittable, fork)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		/* In the child it is zapped, and no longer marked. */
+		/* In the child the range is zapped, and not marked. */
 		if (pages_not(PAGE_OLD, self->p, MB, 0) ||
 		    pages_not(PAGE_ZERO, self->p + MB, 4 * MB, 0) ||
 		    pages_not(PAGE_OLD, self->p + 5 * MB, 3 * MB, 5 * MB / psize()))
 			_exit(1);
-		_exit(marked_pages(self->p, REGION) ? 2 : 0);
+		stamp_pages(self->p, REGION);
+		if (unmark(self->p, REGION) || pages_not(PAGE_OLD, self->p, REGION, 0))
+			_exit(2);
+		/* The child can mark pages that it shares with the parent. */
+		_exit(mark(self->p, REGION) || unmark(self->p, REGION) ||
+		      pages_not(PAGE_ZERO, self->p, REGION, 0) ? 3 : 0);
 	}
 	EXPECT_EQ(0, wait_status(pid));
-	/* In the parent it is marked as before. */
-	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
-	ASSERT_EQ(0, take_back(self->p, REGION));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, MB, 0));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, 4 * MB, 0));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 5 * MB, 3 * MB, 5 * MB / psize()));
+	check_unmark(_metadata, &self->t, self->p + MB, 4 * MB);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-/* What is marked as its process ends is marked no longer. */
-TEST_F(splittable, exec_and_exit_and_core)
+/* A child and a pipe refer to pages that the test marks, unmarks and drops. */
+TEST_F(lazyfree, other_users_keep_the_pages)
 {
-	const char *pattern = "/proc/sys/kernel/core_pattern";
-	char old[128];
-	long before;
-	int status;
+	struct iovec iov = { self->p, 4 * psize() };
+	const size_t half = REGION / 2;
+	char *copy = malloc(4 * psize());
+	int fds[2], fd;
+	pid_t pid;
 
-	ASSERT_TRUE(read_text(pattern, old, sizeof(old)));
-	ASSERT_EQ(0, write_text(pattern, "/dev/null"));
-	before = splittable_pages();
+	ASSERT_NE(NULL, copy);
+	ASSERT_EQ(0, pipe(fds));
+	if (vmsplice(fds[1], &iov, 1, 0) != (ssize_t)iov.iov_len)
+		SKIP(return, "no vmsplice()");
+	/* Alone with the pipe; then with the child, too */
+	ASSERT_EQ(0, mark(self->p, half));
+	check_unmark(_metadata, &self->t, self->p, half);
+	pid = fork_reader(&self->t, &fd);
+	ASSERT_LT(0, pid);
+	ASSERT_EQ(0, mark(self->p, REGION));
+	check_unmark(_metadata, &self->t, self->p, half);
+	EXPECT_EQ(0, drop(self->group, self->p + half, half));
+	memset(self->p, 1, REGION);
+	ASSERT_EQ((ssize_t)iov.iov_len, read(fds[0], copy, iov.iov_len));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, copy, iov.iov_len, 0));
+	close(fd);
+	EXPECT_EQ(0, wait_status(pid));
+	free(copy);
+}
+
+/* All that a process had marked is counted no more when the process ends. */
+TEST_F(lazyfree, exec_and_exit)
+{
+	const long before = meminfo_splittable();
+
 	for (int way = 0; way < 3; way++) {
 		pid_t pid = fork();
 
 		ASSERT_LE(0, pid);
 		if (!pid) {
-			setrlimit(RLIMIT_CORE, &(struct rlimit){ -1, -1 });
+			stamp_pages(self->p, REGION);
 			if (mark(self->p, REGION))
 				_exit(1);
 			if (way == 1)
 				execl("/bin/true", "true", NULL);
 			if (way == 2)
-				abort();
+				kill(getpid(), SIGKILL);
 			_exit(way);
 		}
-		status = wait_status(pid);
-		EXPECT_TRUE(way == 2 ? WIFSIGNALED(status) : !status);
+		EXPECT_EQ(way == 2 ? SIGKILL : 0, wait_status(pid));
 	}
-	write_text(pattern, old);
-	EXPECT_EQ(before, splittable_pages());
+	EXPECT_EQ(before, meminfo_splittable());
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-TEST_F(splittable, mlock)
+TEST_F(lazyfree, mlock)
 {
 	ASSERT_EQ(0, mark(self->p, REGION));
 	ASSERT_EQ(0, mlock(self->p + MB, MB));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + MB, MB, 0));
 	stamp_pages(self->p + MB, MB);
-	EXPECT_EQ(-EINVAL, mark(self->p + MB, MB));
-	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, MB));
+	EXPECT_EQ(0, drop(self->group, self->p, MB));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, MB, 0));
 	ASSERT_EQ(0, munlock(self->p + MB, MB));
-	ASSERT_EQ(0, take_back(self->p, REGION));
+	EXPECT_EQ(0, unmark(self->p, REGION));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + MB, MB, 0));
 
 	ASSERT_EQ(0, mark(self->p, REGION));
@@ -363,287 +228,514 @@ TEST_F(splittable, mlock)
 		SKIP(return, "no mlockall()");
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
 	munlockall();
-	EXPECT_EQ(0, marked_pages(self->p, REGION));
+	check_not_marked(_metadata, &self->t, self->p, REGION);
 }
 
-TEST_F(splittable, userfaultfd)
+static bool can_read(char *p)
 {
-	int uffd = uffd_create(0, 0);
+	char c;
+	struct iovec to = { &c, 1 }, from = { p, 1 };
 
-	if (uffd < 0)
-		SKIP(return, "no userfaultfd");
-	ASSERT_EQ(0, mark(self->p, REGION));
-	ASSERT_EQ(0, uffd_register(uffd, self->p + MB, 2 * MB, true, false, false));
-	EXPECT_EQ(0, populated_pages(self->pagemap, self->p + MB, 2 * MB));
-	EXPECT_NE(0, populated_pages(self->pagemap, self->p, MB));
-	ASSERT_EQ(0, uffd_unregister(uffd, self->p + MB, 2 * MB));
-	stamp_pages(self->p + MB, 2 * MB);
-
-	/* Where it is watched, it goes at once. */
-	ASSERT_EQ(0, uffd_register(uffd, self->p + MB, 2 * MB, true, false, false));
-	ASSERT_EQ(0, mark(self->p + MB, 2 * MB));
-	EXPECT_EQ(0, populated_pages(self->pagemap, self->p + MB, 2 * MB));
-	ASSERT_EQ(0, uffd_unregister(uffd, self->p + MB, 2 * MB));
-	EXPECT_EQ(0, marked_pages(self->p + MB, 2 * MB));
-	close(uffd);
+	return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
 }
 
-TEST_F(splittable, other_advice)
+TEST_F(lazyfree, guard_regions_stay)
 {
-	ASSERT_EQ(0, mark(self->p, REGION));
-	ASSERT_EQ(0, madvise(self->p, MB, MADV_DONTNEED));
-	EXPECT_EQ(0, marked_pages(self->p, MB));
-	ASSERT_EQ(0, madvise(self->p + 2 * MB, MB, MADV_GUARD_INSTALL));
-	ASSERT_EQ(0, madvise(self->p + 2 * MB, MB, MADV_GUARD_REMOVE));
-	EXPECT_EQ(0, marked_pages(self->p + 2 * MB, MB));
+	char *guard = self->p + MB;
 
-	/* These change nothing about it. */
-	ASSERT_EQ(0, madvise(self->p + 3 * MB, MB, MADV_FREE));
-	ASSERT_EQ(0, madvise(self->p + 4 * MB, MB, MADV_COLD));
-	ASSERT_EQ(0, madvise(self->p + 5 * MB, MB, MADV_POPULATE_WRITE));
-	ASSERT_EQ(0, madvise(self->p + 6 * MB, MB, MADV_PAGEOUT));
-	EXPECT_FALSE(pagemap_is_swapped(self->pagemap, self->p + 6 * MB));
-	madvise(self->p, REGION, MADV_COLLAPSE);
-	EXPECT_EQ(0, pages_broken(self->p + 3 * MB, 5 * MB, 3 * MB / psize()));
-	ASSERT_EQ(0, take_back(self->p + 3 * MB, 5 * MB));
+	if (madvise(guard, 4 * psize(), MADV_GUARD_INSTALL))
+		SKIP(return, "no guard regions");
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, drop(self->group, self->p, REGION));
+	EXPECT_FALSE(can_read(guard));
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, unmark(self->p, REGION));
+	EXPECT_FALSE(can_read(guard));
+	EXPECT_TRUE(can_read(guard + 4 * psize()));
+}
+
+/* Return values */
+
+/* Reasons to zap at once */
+enum reason { READ_ONLY, NO_ACCESS, NO_RANGES, UFFD_MISSING, UFFD_WP, REASONS };
+
+/*
+ * The reason applies to the middle of the range. The call still has to free the
+ * parts before and after, and to return ENODATA.
+ */
+TEST_F(lazyfree, enodata_if_zapped)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	const size_t size = 4 * MB;
+	char *p = self->p + MB, *middle = p + MB;
+
+	for (int i = 0; i < 2 * REASONS; i++) {
+		const enum reason why = i / 2;
+		int uffd = -1;
+
+		lazyfree_renew(&self->t);
+		if (why == READ_ONLY || why == NO_ACCESS)
+			ASSERT_EQ(0, mprotect(middle, MB, why == READ_ONLY ?
+					      PROT_READ : PROT_NONE));
+		if (why == NO_RANGES)
+			ASSERT_EQ(0, set_max_ranges("0"));
+		if (why == UFFD_MISSING || why == UFFD_WP) {
+			uffd = uffd_create(0, 0);
+			if (uffd < 0 || uffd_register(uffd, middle, MB, why == UFFD_MISSING,
+						      why == UFFD_WP, false)) {
+				TH_LOG("not tested: no userfaultfd");
+				continue;
+			}
+		}
+		EXPECT_EQ(-ENODATA, mark(p, size)) TH_LOG("reason %d", why);
+		EXPECT_EQ(0, resident_pages(middle, MB)) TH_LOG("reason %d", why);
+		if (uffd >= 0)
+			close(uffd);
+		ASSERT_EQ(0, set_max_ranges("4096"));
+		ASSERT_EQ(0, mprotect(p, size, rw));
+		if (i % 2)
+			check_unmark(_metadata, &self->t, p, size);
+		else
+			EXPECT_EQ(-ENODATA, check_undo(_metadata, &self->t, p, size, false));
+		check_not_marked(_metadata, &self->t, self->p, REGION);
+	}
+}
+
+TEST_F(single, of_locked_memory)
+{
+	ASSERT_EQ(0, mlock(self->p, MB));
+	EXPECT_EQ(-ENODATA, mark(self->p, MB));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, MB, 0));
+	ASSERT_EQ(0, munlock(self->p, MB));
+	check_not_marked(_metadata, &self->t, self->p, REGION);
+}
+
+/* Memory of files is zapped as by MADV_DONTNEED, and reads the file again. */
+TEST_F(single, of_other_mappings)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	int fd = memfd_create("splittable", 0);
+	char *p[2];
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, MB));
+	for (int i = 0; i < 2; i++) {
+		p[i] = mmap(NULL, MB, rw, i ? MAP_PRIVATE : MAP_SHARED, fd, 0);
+		ASSERT_NE(MAP_FAILED, p[i]);
+		if (i)
+			memset(p[i], 1, MB);
+		else
+			stamp_pages(p[i], MB);
+		EXPECT_EQ(-ENODATA, mark(p[i], MB));
+		EXPECT_EQ(0, unmark(p[i], MB));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, p[i], MB, 0));
+		EXPECT_EQ(-EINVAL, undo(p[i], MB));
+	}
+	close(fd);
+
+	EXPECT_EQ(-EINVAL, mark(self->p + 1, MB));
+	EXPECT_EQ(-EINVAL, unmark(self->p + 1, MB));
+	EXPECT_EQ(0, mark(self->p, 0));
+	/* The calls handle the memory around a hole, and report the hole. */
+	munmap(self->p + 2 * MB, MB);
+	EXPECT_EQ(-ENOMEM, mark(self->p, REGION));
+	EXPECT_EQ(7 << 10, smaps_splittable());
+	EXPECT_EQ(-ENOMEM, unmark(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, 2 * MB, 0));
 	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 3 * MB, 5 * MB, 0));
 }
 
-TEST_F(splittable, undo_of_what_madv_free_has_marked_too)
+static long vector(struct iovec *iov, int advice)
 {
-	char *drain = map_aligned(2 * MB);
+	int pidfd = syscall(__NR_pidfd_open, getpid(), 0);
+	long ret = syscall(__NR_process_madvise, pidfd, iov, 4, advice, 0);
 
-	ASSERT_NE(MAP_FAILED, drain);
-	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
-	madvise(drain, psize(), MADV_FREE);
-	ASSERT_EQ(0, mark(self->p, REGION));
-	if (undo(self->p, REGION) == 0) {
-		reclaim_group(self->group);
-		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+	close(pidfd);
+	return ret < 0 ? -errno : ret;
+}
+
+/* A vector that the kernel cannot mark must not end before its last element. */
+TEST_F(single, of_a_vector)
+{
+	struct iovec iov[4];
+
+	for (int limit = 0; limit < 2; limit++) {
+		lazyfree_renew(&self->t);
+		for (int i = 0; i < 4; i++)
+			iov[i] = (struct iovec){ self->p + 2 * i * MB, MB };
+		ASSERT_EQ(0, set_max_ranges(limit ? "1" : "4096"));
+		if (limit) {
+			EXPECT_NE(4 * (long)MB, vector(iov, MADV_SPLITTABLE));
+		} else {
+			EXPECT_EQ(4 * (long)MB, vector(iov, MADV_SPLITTABLE));
+			EXPECT_EQ(4 * (long)MB, vector(iov, MADV_FREE_UNDO));
+			EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+			EXPECT_EQ(4 * (long)MB, vector(iov, MADV_SPLITTABLE));
+			ASSERT_EQ(0, madvise(self->p + 2 * MB, MB, MADV_DONTNEED));
+			EXPECT_NE(4 * (long)MB, vector(iov, MADV_FREE_UNDO));
+			vector(iov, MADV_SPLITTABLE);
+		}
+		EXPECT_EQ(4 * (long)MB, vector(iov, MADV_UNSPLITTABLE));
+		for (int i = 0; i < 4; i++) {
+			EXPECT_EQ(0, pages_not(PAGE_ZERO, iov[i].iov_base, MB, 0));
+			EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + (2 * i + 1) * MB, MB,
+					       (2 * i + 1) * MB / psize()));
+		}
 	}
-	munmap(drain, 2 * MB);
 }
 
-TEST_F(splittable, undo_of_madv_free)
+/* The limit */
+
+TEST_F(lazyfree, cut_at_the_limit)
 {
-	char *drain = map_aligned(2 * MB);
-
-	ASSERT_NE(MAP_FAILED, drain);
-	/* Of one page that waits to be marked in a batch of this CPU. */
-	ASSERT_EQ(0, madvise(self->p, psize(), MADV_FREE));
-	ASSERT_EQ(0, undo(self->p, psize()));
-	ASSERT_EQ(0, madvise(self->p + MB, REGION - MB, MADV_FREE));
-	madvise(drain, psize(), MADV_FREE);
-	ASSERT_EQ(0, undo(self->p + MB, REGION - MB));
-	for (int round = 0; round < ROUNDS / 3; round++)
-		reclaim_group(self->group);
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-
-	ASSERT_EQ(0, madvise(self->p, REGION, MADV_FREE));
-	ASSERT_EQ(0, madvise(self->p + 3 * MB, psize(), MADV_DONTNEED));
-	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
-	EXPECT_EQ(0, undo(self->p, 3 * MB));
-	EXPECT_EQ(1, pages_not(PAGE_OLD, self->p, REGION, 0));
-	munmap(drain, 2 * MB);
-}
-
-TEST_F(splittable, memory_max_is_no_oom)
-{
-	char *p;
-
-	ASSERT_EQ(0, group_write(self->group, "memory.swap.max", "0"));
-	ASSERT_EQ(0, group_write(self->group, "memory.max", "33554432"));
-	p = map_aligned(64 * MB);
-	ASSERT_NE(MAP_FAILED, p);
-	madvise(p, 64 * MB, variant->folio ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	/* All that it has, in one mark; then twice what it may have. */
-	ASSERT_EQ(0, mark(self->p, REGION));
-	for (size_t i = 0; i < 64 * MB; i += 2 * MB) {
-		memset(p + i, 1, 2 * MB);
-		ASSERT_EQ(0, mark(p + i, 2 * MB));
-	}
-	EXPECT_EQ(0, group_read(self->group, "memory.events", "oom_kill"));
-	EXPECT_EQ(0, pages_broken(self->p, REGION, 0));
-	munmap(p, 64 * MB);
-}
-
-/* What it marks is found by reclaim of the group in which it is now. */
-TEST_F(splittable, moves_to_another_group)
-{
-	char other[80];
-
-	ASSERT_EQ(0, mark(self->p, REGION / 2));
-	snprintf(other, sizeof(other), "%s_other", self->group);
-	ASSERT_EQ(0, make_dir(other));
-	ASSERT_EQ(0, group_write(other, "cgroup.procs", "0"));
-	EXPECT_EQ((long)REGION / 2,
-		  group_read(self->group, "memory.stat", "splittable"));
-	ASSERT_EQ(0, mark(self->p + REGION / 2, REGION / 2));
-	EXPECT_EQ((long)REGION, group_read(other, "memory.stat", "splittable"));
-	EXPECT_EQ(0, group_read(self->group, "memory.stat", "splittable"));
-	EXPECT_EQ(0, drop(other, self->pagemap, self->p, REGION));
-	ASSERT_EQ(0, take_back(self->p, REGION));
-
-	/* Of a group that is gone, its parent has them. */
-	stamp_pages(self->p, REGION);
-	ASSERT_EQ(0, mark(self->p, REGION));
-	ASSERT_EQ(0, group_write(self->group, "cgroup.procs", "0"));
-	group_remove(other);
-	EXPECT_EQ(0, undo(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-	ASSERT_EQ(0, mark(self->p, REGION));
-	EXPECT_EQ(0, drop(self->group, self->pagemap, self->p, REGION));
-}
-
-TEST_F(splittable, limits)
-{
-	char *end = self->p + REGION;
-	int kept = 0;
-
-	/* Too short, and too many: zapped at once. */
-	ASSERT_EQ(0, write_text(KNOBS "min_range_kb", "64"));
-	ASSERT_EQ(0, mark(self->p, 60 << 10));
-	EXPECT_EQ(0, populated_pages(self->pagemap, self->p, 60 << 10));
-	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "4"));
-	for (char *p = self->p + MB; p < end; p += MB)
-		ASSERT_EQ(0, mark(p, 64 << 10));
-	/* Fewer where a node was short of memory at one of the first calls. */
-	for (char *p = self->p + MB; p < end; p += MB)
-		kept += populated_pages(self->pagemap, p, 64 << 10) > 0;
-	EXPECT_GE(4, kept);
-	EXPECT_LT(0, kept);
-	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "4096"));
-	ASSERT_EQ(0, take_back(self->p, REGION));
-	for (char *p = self->p + MB; p < end; p += MB)
-		EXPECT_EQ(0, pages_not(PAGE_ZERO, p, 64 << 10, 0));
-}
-
-/* There is one range too many then, but nothing is lost or forgotten. */
-TEST_F(splittable, cut_beyond_the_limit)
-{
+	const int cuts[] = { MADV_FREE_UNDO, MADV_UNSPLITTABLE, MADV_DONTNEED,
+			     MADV_GUARD_INSTALL };
 	const size_t from = 2 * MB, size = MB;
 	char *p = self->p + from;
 
-	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "1"));
-	for (int way = 0; way < 3; way++) {
-		stamp_pages(self->p, REGION);
+	for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+		lazyfree_renew(&self->t);
+		ASSERT_EQ(0, set_max_ranges("1"));
 		ASSERT_EQ(0, mark(self->p, REGION - MB));
-		switch (way) {
-		case 0:
-			EXPECT_EQ(0, take_back(p, size));
-			EXPECT_EQ(0, pages_not(PAGE_ZERO, p, size, 0));
-			break;
-		case 1:
-			EXPECT_EQ(0, undo(p, size));
-			EXPECT_EQ(0, pages_not(PAGE_OLD, p, size, from / psize()));
-			break;
-		case 2:
-			EXPECT_EQ(0, madvise(p, size, MADV_DONTNEED));
-			EXPECT_EQ(0, pages_not(PAGE_ZERO, p, size, 0));
-			break;
-		}
-		EXPECT_EQ(6 << 10, read_value("/proc/self/status", "VmLazy"));
-		EXPECT_EQ(0, marked_pages(p, size));
-		EXPECT_EQ(0, pages_not(PAGE_OLD, p + size, 5 * MB,
-				       (from + size) / psize()));
-		ASSERT_EQ(0, take_back(self->p, REGION));
-		EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, from, 0));
-		EXPECT_EQ(0, pages_not(PAGE_ZERO, p + size, 4 * MB, 0));
-		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + 7 * MB, MB,
-				       7 * MB / psize()));
-		EXPECT_EQ(0, read_value("/proc/self/status", "VmLazy"));
+		/* The remainder is zapped even if it is not accessible any more. */
+		if (i % 2)
+			ASSERT_EQ(0, mprotect(self->p, from, PROT_NONE));
+		EXPECT_EQ(0, advise(p, size, cuts[i]));
+		ASSERT_EQ(0, mprotect(self->p, from, PROT_READ | PROT_WRITE));
+		if (cuts[i] == MADV_GUARD_INSTALL)
+			EXPECT_EQ(0, advise(p, size, MADV_GUARD_REMOVE));
+		EXPECT_EQ(0, pages_not(cuts[i] == MADV_FREE_UNDO ? PAGE_OLD : PAGE_ZERO,
+				       p, size, from / psize()));
+		/*
+		 * The smaller remainder is zapped, the larger one is marked. From
+		 * the first zap on, the kernel knows no history of new ranges.
+		 */
+		EXPECT_EQ(0, resident_pages(self->p, from)) TH_LOG("cut %zu", i);
+		check_undo(_metadata, &self->t, p + size, 4 * MB, i == 0);
+		EXPECT_EQ(0, smaps_splittable());
+		EXPECT_EQ(-ENODATA, undo(self->p, from));
+		check_unmark(_metadata, &self->t, self->p, from);
+		check_not_marked(_metadata, &self->t, p, size);
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 	}
-	ASSERT_EQ(0, write_text(KNOBS "max_ranges_per_mm", "4096"));
+	/* One more range than the limit */
+	ASSERT_EQ(0, mark(self->p, MB));
+	EXPECT_EQ(-ENODATA, mark(self->p + 4 * MB, MB));
+	EXPECT_EQ(0, resident_pages(self->p + 4 * MB, MB));
+	check_undo(_metadata, &self->t, self->p, MB, false);
 }
 
-/* Those who would only make work of marked memory pass over it. */
-FIXTURE(passed_over)
+/* Of a call for more than 2 MiB, the remainders of all of it count. */
+TEST_F(lazyfree, cut_in_parts_at_the_limit)
 {
-	struct lazyfree_test t;
-	char *p;
-	time_t until;
-};
+	char *tail = self->p + REGION - MB / 2;
 
-FIXTURE_SETUP(passed_over)
-{
-	const char *missing;
-
-	if (access(KNOBS "min_age_ms", F_OK))
-		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
-	missing = lazyfree_setup(&self->t, 0, "n");
-	if (missing)
-		SKIP(return, "%s", missing);
-	self->p = self->t.p;
-	self->until = time(NULL) + PATIENCE / 3;
+	ASSERT_EQ(0, set_max_ranges("1"));
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(0, unmark(self->p + 2 * MB, tail - self->p - 2 * MB));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p + 2 * MB, REGION - 2 * MB, 0));
+	EXPECT_EQ(0, check_undo(_metadata, &self->t, self->p, 2 * MB, true));
+	check_not_marked(_metadata, &self->t, tail, MB / 2);
 }
 
-FIXTURE_TEARDOWN(passed_over)
+/* A process makes as many ranges as it can: cuts of memory that it never used. */
+TEST_F(single, ranges_are_bounded)
 {
-	lazyfree_teardown(&self->t);
+	const int cuts[] = { MADV_FREE_UNDO, MADV_UNSPLITTABLE, MADV_DONTNEED };
+	const size_t size = 64UL << 30;
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		       MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	long before = group_read(self->group, "memory.stat", "slab");
+
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, mark(p, size));
+	for (size_t i = 0; i < 50000; i++)
+		madvise(p + (2 * i + 1) * psize(), psize(), cuts[i % ARRAY_SIZE(cuts)]);
+	/* 512 bytes for each of 4,096 ranges */
+	EXPECT_GE(2 * (long)MB, group_read(self->group, "memory.stat", "slab") - before);
+	munmap(p, size);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-/* So much of the region, exactly. */
-static bool has_huge(char *p, size_t size)
+/* Counters */
+
+TEST_F(lazyfree, marks_that_touch_and_overlap)
 {
-	return check_huge_anon(p, REGION, size / (2 * MB), 2 * MB);
+	const long before = meminfo_splittable();
+
+	for (int i = 0; i < 4; i++)
+		ASSERT_EQ(0, mark(self->p + 2 * i * MB, MB));
+	for (int i = 0; i < 3; i++)
+		ASSERT_EQ(0, mark(self->p + (2 * i + 1) * MB, MB));
+	ASSERT_EQ(0, mark(self->p + MB / 2, 6 * MB));
+	EXPECT_EQ(7 << 10, smaps_splittable());
+	EXPECT_EQ(before + (7 << 10), meminfo_splittable());
+	EXPECT_EQ(7 * (long)MB, group_read(self->group, "memory.stat", "splittable"));
+	check_undo(_metadata, &self->t, self->p, 7 * MB, true);
+	EXPECT_EQ(0, smaps_splittable());
+	EXPECT_EQ(before, meminfo_splittable());
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-TEST_F(passed_over, by_khugepaged)
+TEST_F(single, counters_show_memory_that_exists)
 {
-	struct thp_settings settings;
+	const size_t size = 1UL << 40;
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+		       MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	const long rss = read_value("/proc/self/status", "VmRSS");
+
+	ASSERT_NE(MAP_FAILED, p);
+	ASSERT_EQ(0, mark(p, size));
+	EXPECT_EQ(0, smaps_splittable());
+	EXPECT_GE(2 * rss, meminfo_splittable());
+	EXPECT_GE(2 * rss, group_read(self->group, "memory.stat", "splittable") / (long)KB);
+	memset(p, 1, MB);
+	EXPECT_EQ(1 << 10, smaps_splittable());
+	munmap(p, size);
+	EXPECT_EQ(0, smaps_splittable());
+}
+
+TEST_F(single, marked_memory_is_available)
+{
+	const long size = 64 * MB;
+	char current[80], *p = map_aligned(size);
+	long available, used, score, file;
+
+	ASSERT_NE(MAP_FAILED, p);
+	stamp_pages(p, size);
+	snprintf(current, sizeof(current), "%s/memory.current", self->group);
+	used = read_long(current);
+	file = group_read(self->group, "memory.stat", "inactive_file");
+	score = read_long("/proc/self/oom_score");
+	available = read_value("/proc/meminfo", "MemAvailable");
+	ASSERT_EQ(0, mark(p, size));
+	EXPECT_LE(available + size / 2 / (long)KB,
+		  read_value("/proc/meminfo", "MemAvailable"));
+	/* A point is a thousandth of RAM and swap. */
+	if (read_value("/proc/meminfo", "MemTotal") < 8L << 20)
+		EXPECT_GT(score, read_long("/proc/self/oom_score"));
+	EXPECT_GE(used - file + (long)MB, read_long(current) -
+		  group_read(self->group, "memory.stat", "inactive_file"));
+	munmap(p, size);
+}
+
+/* CRIU dumps pages that pagemap shows, so marked pages must not be there. */
+TEST_F(lazyfree, pagemap_hides_marked_pages)
+{
+	const size_t from = MB, size = 3 * MB, nr = size / psize();
+	const int fd = self->t.pagemap;
+	long wrong = 0;
+
+	ASSERT_EQ(0, mark(self->p + from, size));
+	EXPECT_EQ((long)nr, resident_pages(self->p + from, size));
+	EXPECT_EQ(0, scan_pages(fd, self->p + from, size));
+	EXPECT_EQ((long)(REGION / psize() - nr), scan_pages(fd, self->p, REGION));
+	for (size_t i = 0; i < REGION; i += psize())
+		wrong += (i < from || i >= from + size) !=
+			 pagemap_is_populated(fd, self->p + i);
+	EXPECT_EQ(0, wrong);
+	check_undo(_metadata, &self->t, self->p + from, size, true);
+	EXPECT_EQ((long)(REGION / psize()), scan_pages(fd, self->p, REGION));
+}
+
+/* Sealed memory */
+
+static int seal(char *p, size_t size)
+{
+	return syscall(__NR_mseal, p, size, 0) ? -errno : 0;
+}
+
+TEST_F(lazyfree, mseal_unmarks)
+{
+	char *p = self->p + MB;
+	const size_t size = 2 * MB;
+
+	ASSERT_EQ(0, mark(self->p, REGION / 2));
+	stamp_pages(self->p, REGION);
+	if (seal(p, size))
+		SKIP(return, "no mseal()");
+	EXPECT_EQ(0, drop(self->group, self->p, MB));
+	EXPECT_EQ(0, drop(self->group, self->p + 3 * MB, MB));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, p, size, MB / psize()));
+	/* It is writable, but another thread may see it as read-only. */
+	EXPECT_EQ(-EPERM, mark(p, size));
+	unmark(p, size);
+	undo(p, size);
+	reclaim_group(self->group);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, p, size, MB / psize()));
+	EXPECT_EQ(-EPERM, mark(self->p, REGION));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, p, size, MB / psize()));
+}
+
+/* Who can read memory, and cannot write it, does not see it change. */
+TEST_F(lazyfree, read_only_memory_does_not_change)
+{
+	const size_t half = REGION / 2;
+
+	for (int i = 0; i < 4; i++) {
+		const int from = i & 1 ? PROT_NONE : PROT_READ | PROT_WRITE;
+		const int to = i & 2 ? PROT_EXEC : PROT_READ;
+
+		lazyfree_renew(&self->t);
+		ASSERT_EQ(0, mark(self->p, REGION));
+		ASSERT_EQ(0, mprotect(self->p, half, from));
+		EXPECT_EQ(REGION >> 10, smaps_splittable()) TH_LOG("protection %d", from);
+		ASSERT_EQ(0, mprotect(self->p, half, to));
+		EXPECT_EQ(half >> 10, smaps_splittable()) TH_LOG("protection %d", to);
+		EXPECT_EQ(0, resident_pages(self->p, half));
+		ASSERT_EQ(0, mprotect(self->p, half, PROT_READ | PROT_WRITE));
+		EXPECT_EQ(-ENODATA, undo(self->p, half));
+		check_undo(_metadata, &self->t, self->p + half, half, i == 0);
+		check_not_marked(_metadata, &self->t, self->p, half);
+	}
+}
+
+TEST_F(lazyfree, sealed_memory_does_not_change)
+{
+	const size_t half = REGION / 2;
+	const int pkey = pkey_alloc(0, 0);
+	long old, zero;
+
+	ASSERT_EQ(0, mark(self->p, REGION));
+	stamp_pages(self->p, REGION);
+	ASSERT_EQ(0, mprotect(self->p, half, PROT_READ));
+	if (pkey >= 0) {
+		ASSERT_EQ(0, pkey_mprotect(self->p + half, half,
+					   PROT_READ | PROT_WRITE, pkey));
+		ASSERT_EQ(0, pkey_set(pkey, PKEY_DISABLE_WRITE));
+	} else {
+		TH_LOG("not tested: no protection keys");
+	}
+	if (seal(self->p, REGION))
+		SKIP(return, "no mseal()");
+	old = count_pages(self->p, REGION, stamp_of(0), PAGE_OLD);
+	zero = count_pages(self->p, REGION, stamp_of(0), PAGE_ZERO);
+	reclaim_group(self->group);
+	EXPECT_EQ(old, count_pages(self->p, REGION, stamp_of(0), PAGE_OLD));
+	EXPECT_EQ(zero, count_pages(self->p, REGION, stamp_of(0), PAGE_ZERO));
+	EXPECT_EQ((long)(REGION / psize()), old + zero);
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p + half, half, half / psize()));
+}
+
+/* The debug mode */
+
+static int set_debug(int mode)
+{
+	return prctl(PR_SET_MADV_SPLITTABLE_DEBUG, mode, 0, 0, 0) ? -errno : 0;
+}
+
+/* Returns how a child ends that sets @mode, marks, gives @advice and loads. */
+static int debug_status(char *p, int mode, int advice, bool in_child)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return wait_status(pid);
+	stamp_pages(p, REGION);
+	if (set_debug(mode))
+		_exit(1);
+	if (in_child)
+		pid = fork();
+	if (pid)
+		_exit(WTERMSIG(wait_status(pid)));
+	if (mark(p, REGION) != (mode ? -ENODATA : 0))
+		_exit(2);
+	if (advice && advise(p, REGION, advice) && advice != MADV_FREE_UNDO)
+		_exit(3);
+	_exit(pages_not(mode ? PAGE_ZERO : PAGE_OLD, p, REGION, 0) ? 4 : 0);
+}
+
+TEST_F(lazyfree, debug_mode)
+{
+	const int zap = 1, fault = 2;
+
+	if (set_debug(0) == -EINVAL)
+		SKIP(return, "no PR_SET_MADV_SPLITTABLE_DEBUG");
+	EXPECT_EQ(-EINVAL, set_debug(3));
+	EXPECT_EQ(-EINVAL, set_debug(-1));
+	EXPECT_EQ(0, debug_status(self->p, 0, 0, false));
+	EXPECT_EQ(0, debug_status(self->p, zap, 0, false));
+	EXPECT_EQ(SIGSEGV, WTERMSIG(debug_status(self->p, fault, 0, false)));
+	EXPECT_EQ(0, debug_status(self->p, fault, MADV_UNSPLITTABLE, false));
+	EXPECT_EQ(0, debug_status(self->p, fault, MADV_FREE_UNDO, false));
+	EXPECT_EQ(SIGSEGV, WEXITSTATUS(debug_status(self->p, fault, 0, true)));
+	/* A process leaves the mode. */
+	ASSERT_EQ(0, set_debug(fault));
+	EXPECT_EQ(-ENODATA, mark(self->p, MB));
+	EXPECT_EQ(0, unmark(self->p, MB));
+	/* There are no guard regions in locked memory: it is only zapped. */
+	ASSERT_EQ(0, mlock(self->p + MB, MB));
+	EXPECT_EQ(-ENODATA, mark(self->p + MB, MB));
+	EXPECT_EQ(0, munlock(self->p + MB, MB));
+	ASSERT_EQ(0, set_debug(0));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, 2 * MB, 0));
+	EXPECT_EQ(0, mark(self->p, REGION));
+}
+
+/* khugepaged, KSM and NUMA balancing */
+
+#define DEADLINE	(time(NULL) + PATIENCE / 3)
+
+TEST_F(single, khugepaged)
+{
+	const size_t half = REGION / 2;
 	unsigned long scans;
 
 	if (!thp_available())
 		SKIP(return, "no huge pages");
-	thp_read_settings(&settings);
-	settings.hugepages[__builtin_ctzl(2 * MB / psize())].enabled = THP_MADVISE;
-	settings.khugepaged.defrag = 1;
-	settings.khugepaged.scan_sleep_millisecs = 1;
-	settings.khugepaged.alloc_sleep_millisecs = 1;
-	settings.khugepaged.pages_to_scan = REGION / psize();
-	thp_push_settings(&settings);
-	ASSERT_EQ(0, mark(self->p, REGION / 2));
+	allow_huge_pages();
+	ASSERT_EQ(0, mark(self->p, half));
 	madvise(self->p, REGION, MADV_HUGEPAGE);
-	wait_until(self->until, has_huge(self->p, REGION / 2));
+	wait_until(DEADLINE, has_huge(self->p, half));
 	scans = thp_read_num("khugepaged/full_scans");
-	wait_until(self->until, thp_read_num("khugepaged/full_scans") >= scans + 2);
-	EXPECT_TRUE(has_huge(self->p, REGION / 2));
-	EXPECT_EQ(0, undo(self->p, REGION));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
-	EXPECT_TRUE(wait_until(self->until, has_huge(self->p, REGION)));
+	wait_until(DEADLINE, thp_read_num("khugepaged/full_scans") >= scans + 2);
+	/* khugepaged skips page tables that are marked as a whole. */
+	EXPECT_TRUE(has_huge(self->p, half));
+	EXPECT_EQ(0, undo(self->p, half));
+	EXPECT_TRUE(wait_until(DEADLINE, has_huge(self->p, REGION)));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-TEST_F(passed_over, by_ksm)
+TEST_F(single, ksm)
 {
-	const long half = REGION / 2 / psize();
+	const size_t half = REGION / 2;
+	const long pages = half / psize();
 
 	memset(self->p, 1, REGION);
-	ASSERT_EQ(0, mark(self->p, REGION / 2));
+	ASSERT_EQ(0, mark(self->p, half));
 	if (madvise(self->p, REGION, MADV_MERGEABLE) || ksm_start() < 0)
 		SKIP(return, "no KSM");
-	EXPECT_EQ(half, ksm_get_self_merging_pages());
-	EXPECT_EQ(0, undo(self->p, REGION));
+	EXPECT_EQ(pages, ksm_get_self_merging_pages());
+	EXPECT_EQ(0, undo(self->p, half));
 	EXPECT_EQ(0, ksm_start());
-	EXPECT_EQ(2 * half, ksm_get_self_merging_pages());
+	EXPECT_EQ(2 * pages, ksm_get_self_merging_pages());
+	/* To clear one half must not clear the page that both halves share. */
+	ASSERT_EQ(0, mark(self->p, half));
+	EXPECT_EQ(0, unmark(self->p, half));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, half, 0));
+	EXPECT_EQ(1, self->p[half]);
+	EXPECT_EQ(0, memcmp(self->p + half, self->p + half + 1, half - 1));
 	ksm_stop();
-	for (size_t i = 0; i < REGION; i++)
-		ASSERT_EQ(1, self->p[i]);
 }
 
 /*
- * Pages that KSM has seen are in its unstable tree, as no two are alike. Their
- * items must not stay there while the pages are splittable: KSM frees the tree
- * after each scan, and panics if it meets an item of an old one.
+ * KSM puts pages that it has seen into its unstable tree, as no two are alike.
+ * Their items must not stay there while KSM skips the pages: it frees the tree
+ * after each scan, and panics if it meets an item of an old scan.
  */
-TEST_F(passed_over, by_ksm_with_pages_in_the_unstable_tree)
+TEST_F(lazyfree, ksm_unstable_tree)
 {
-	const size_t part = REGION / 4;
+	const size_t part = HPAGE_SIZE / 2;
+	const bool huge = variant->folio == HPAGE_SIZE;
 
-	stamp_pages(self->p, REGION);
 	if (madvise(self->p, REGION, MADV_MERGEABLE) || ksm_start() < 0)
 		SKIP(return, "no KSM");
-	for (size_t i = 0; i < REGION; i += part) {
+	for (size_t i = 0; i < REGION; i += 2 * part) {
+		ASSERT_EQ(0, mark(self->p + i, part));
+		EXPECT_EQ(0, ksm_start());
+	}
+	EXPECT_EQ(huge, has_huge(self->p, REGION));
+	for (size_t i = part; i < REGION; i += 2 * part) {
 		ASSERT_EQ(0, mark(self->p + i, part));
 		EXPECT_EQ(0, ksm_start());
 	}
@@ -654,364 +746,141 @@ TEST_F(passed_over, by_ksm_with_pages_in_the_unstable_tree)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 }
 
-/* Until NUMA balancing has gone over this address space twice. */
-static bool be_scanned(char *p, size_t size, time_t until)
+/* Uses memory until NUMA balancing has scanned this address space twice. */
+static bool be_scanned(char *p, size_t size)
 {
+	const time_t end = DEADLINE;
+	pthread_t other;
+
+	/* Of a single thread NUMA balancing only scans remote memory. */
+	if (pthread_create(&other, NULL, do_nothing, NULL))
+		return false;
 	while (read_value("/proc/self/sched", "mm->numa_scan_seq") < 2) {
-		if (time(NULL) > until)
+		if (time(NULL) > end)
 			return false;
 		for (int round = 0; round < 200; round++)
-			for (size_t i = 0; i < size; i += psize())
-				FORCE_READ(p[i]);
+			force_read_pages(p, size / psize(), psize());
 	}
+
 	return true;
 }
 
-static void *do_nothing(void *arg)
+/* Children mark nothing, all, or half of each huge page. */
+TEST_F(lazyfree, numa_balancing)
 {
-	while (true)
-		pause();
-	return NULL;
-}
+	const bool huge = variant->folio == HPAGE_SIZE;
+	long before, updates[3];
 
-TEST_F(passed_over, by_numa_balancing)
-{
-	const char *enable = "/proc/sys/kernel/numa_balancing";
-	const long pages = REGION / psize();
-	pthread_t other;
-	long updates[3];
-
-	if (access("/sys/devices/system/node/node1", F_OK) ||
-	    write_text(enable, "1"))
+	if (access(NODES "node1", F_OK) ||
+	    write_text("/proc/sys/kernel/numa_balancing", "1"))
 		SKIP(return, "needs two nodes and CONFIG_NUMA_BALANCING");
-	/* The first passes are over all memory, whoever uses it. */
-	for (int marked = 0; marked < 2; marked++) {
-		pid_t pid = fork();
+	write_text(NUMA_DEBUG "scan_delay_ms", "0");
+	write_text(NUMA_DEBUG "scan_period_min_ms", "100");
+	write_text(NUMA_DEBUG "scan_period_max_ms", "200");
+	for (int marked = 0; marked < 3; marked++) {
+		pid_t pid;
 
+		before = group_read(self->group, "memory.stat", "numa_pte_updates");
+		pid = fork();
 		ASSERT_LE(0, pid);
 		if (!pid) {
-			/* Of a single thread only what is remote is scanned. */
-			if (pthread_create(&other, NULL, do_nothing, NULL))
-				_exit(3);
-			stamp_pages(self->p, REGION);
-			if (marked && mark(self->p, REGION))
-				_exit(1);
-			_exit(be_scanned(self->p, REGION, self->until) ? 0 : 2);
+			lazyfree_renew(&self->t);
+			for (size_t i = 0; marked && i < REGION; i += HPAGE_SIZE)
+				if (mark(self->p + i, marked == 1 ? HPAGE_SIZE : MB))
+					_exit(1);
+			if (!be_scanned(self->p, REGION))
+				_exit(2);
+			_exit(huge && !has_huge(self->p, REGION) ? 3 : 0);
 		}
-		updates[marked] = group_read(self->t.group, "memory.stat",
-					     "numa_pte_updates");
-		EXPECT_EQ(0, wait_status(pid));
+		EXPECT_EQ(0, wait_status(pid)) TH_LOG("child %d", marked);
+		updates[marked] = group_read(self->group, "memory.stat",
+					     "numa_pte_updates") - before;
 	}
-	updates[2] = group_read(self->t.group, "memory.stat", "numa_pte_updates");
-	write_text(enable, "0");
-	EXPECT_LE(pages, updates[1] - updates[0]);
-	EXPECT_GT(pages, updates[2] - updates[1]);
+	/* The counter has little to count where pages are huge. */
+	if (!huge)
+		EXPECT_LT(updates[1], updates[0]);
 }
 
-/*
- * Threads that mark, take back, undo and write, each in pages of its own, as
- * others fork, protect, move and reclaim.
- */
-
-/* Neighbours of the pages in use come and go. */
-static void *map_all_the_time(void *arg)
-{
-	struct race *race = arg;
-	const int rw = PROT_READ | PROT_WRITE;
-	char *p = race->p + 6 * MB, *to = map_aligned(2 * MB);
-	unsigned int seed = 1;
-
-	while (!atomic_load(&race->stop)) {
-		size_t from = rand_r(&seed) % 256 * psize();
-		int step = rand_r(&seed) % 4;
-
-		stamp_pages(p, 2 * MB);
-		mark(p, 2 * MB);
-		switch (step) {
-		case 0:
-			munmap(p + from, MB);
-			mmap(p + from, MB, rw, MAP_PRIVATE | MAP_ANONYMOUS |
-			     MAP_FIXED, -1, 0);
-			break;
-		case 1:
-			mprotect(p + from, MB, PROT_READ);
-			mprotect(p + from, MB, rw);
-			break;
-		case 2:
-			mremap(p, 2 * MB, 2 * MB,
-			       MREMAP_MAYMOVE | MREMAP_FIXED, to);
-			mmap(p, 2 * MB, rw, MAP_PRIVATE | MAP_ANONYMOUS |
-			     MAP_FIXED, -1, 0);
-			break;
-		case 3:
-			mlock(p + from, MB);
-			munlock(p + from, MB);
-			break;
-		}
-		take_back(p, 2 * MB);
-		if (pages_not(PAGE_ZERO, p, 2 * MB, 0) &&
-		    atomic_fetch_add(&race->errors, 1) < 3)
-			fprintf(TH_LOG_STREAM, "# %ld pages not zero after step %d\n",
-				pages_not(PAGE_ZERO, p, 2 * MB, 0), step);
-	}
-	munmap(to, 2 * MB);
-	return NULL;
-}
-
-/* What the owner of a page knows of it. */
-enum knowledge {
-	STAMPED,	/* in use: it has its stamp */
-	MARKED,		/* had it, and is marked since: it may be zero */
-	UNKNOWN,	/* was taken back: stamp or zero, it stays so */
-	UNKNOWN_MARKED,
-};
-
-static void expect(struct user *u, const char *when, size_t i, bool old,
-		   bool zero)
-{
-	enum page_state state = user_page_state(u, i);
-
-	if ((state == PAGE_OLD && old) || (state == PAGE_ZERO && zero))
-		return;
-	if (atomic_fetch_add(&u->race->errors, 1) < 3)
-		fprintf(TH_LOG_STREAM, "# %s: page %zu is %s, known was %d\n",
-			when, u->from + i, state == PAGE_OLD ? "old" :
-			state == PAGE_ZERO ? "zero" : "neither", u->knows[i]);
-}
+/* Races */
 
 static void user_mark(struct user *u, size_t first, size_t n)
 {
-	mark(user_page(u, first), n * psize());
-	for (size_t i = first; i < first + n; i++)
-		u->knows[i] |= MARKED;
+	user_lazy(u, first, n, MADV_SPLITTABLE);
 }
 
-/* Each page that was marked is zero now. */
-static void user_take_back(struct user *u, size_t first, size_t n)
+/* Each page that was marked is zero afterwards. */
+static void user_unmark(struct user *u, size_t first, size_t n)
 {
-	take_back(user_page(u, first), n * psize());
+	unmark(user_page(u, first), n * psize());
 	for (size_t i = first; i < first + n; i++) {
-		if (!(u->knows[i] & MARKED))
+		if (u->knows[i] != STAMPED)
+			u->knows[i] = ZEROED;
+		user_check(u, "unmarked", i);
+	}
+}
+
+static void user_use(struct user *u, size_t first, size_t n)
+{
+	user_unmark(u, first, n);
+	user_store(u, first, n);
+}
+
+/* Changes the mapping of the memory beside the pages of the users. */
+static void *map_all_the_time(void *arg)
+{
+	const struct lazyfree_event *e;
+	struct race *race = arg;
+	struct lazyfree_test t = { .p = race->p };
+	unsigned int seed = 1;
+
+	while (!atomic_load(&race->stop)) {
+		char *p = race->p + 6 * MB + rand_r(&seed) % 256 * psize();
+
+		stamp_range(p, MB, stamp_of((p - race->p) / psize()));
+		mark(p, MB);
+		e = &lazyfree_events[rand_r(&seed) % ARRAY_SIZE(lazyfree_events)];
+		/* Some events concern all pages, or store to pages that may be zapped. */
+		if (e->run == event_ksm || e->run == event_compact ||
+		    e->run == event_reclaim || e->run == event_fork ||
+		    e->run == event_store)
 			continue;
-		expect(u, "taken back", i, false, true);
-		u->knows[i] = UNKNOWN;
-	}
-}
-
-/* Nothing is zero that was not, or the call says so. */
-static void user_undo(struct user *u, size_t first, size_t n)
-{
-	int ret = undo(user_page(u, first), n * psize());
-
-	for (size_t i = first; i < first + n; i++) {
-		if (u->knows[i] == MARKED)
-			expect(u, ret ? "undone, with a hole" : "undone", i, true, ret);
-		if (u->knows[i] & MARKED)
-			u->knows[i] = UNKNOWN;
-	}
-}
-
-static void user_write(struct user *u, size_t first, size_t n)
-{
-	user_take_back(u, first, n);
-	for (size_t i = first; i < first + n; i++) {
-		user_stamp(u, i);
-		u->knows[i] = STAMPED;
-	}
-}
-
-static void *use_pages(void *arg)
-{
-	void (* const steps[])(struct user *u, size_t first, size_t n) = {
-		user_mark, user_mark, user_take_back, user_undo, user_write
-	};
-	struct user *u = arg;
-
-	while (u->rounds--) {
-		size_t first = rand_r(&u->seed) % u->nr;
-		size_t n = 1 + rand_r(&u->seed) % (u->nr - first);
-
-		steps[rand_r(&u->seed) % ARRAY_SIZE(steps)](u, first, n);
-		for (size_t i = 0; i < u->nr; i++)
-			expect(u, "later", i, true, u->knows[i] != STAMPED);
+		e->run(&t, p, MB);
+		unmark(p, MB);
+		if ((t.errors || pages_not(PAGE_ZERO, p, MB, 0)) &&
+		    atomic_fetch_add(&race->errors, 1) < 3)
+			fprintf(TH_LOG_STREAM, "# %ld pages are not zero after %s\n",
+				pages_not(PAGE_ZERO, p, MB, 0), e->name);
 	}
 	return NULL;
 }
 
-TEST_F(splittable, race)
+TEST_F(lazyfree, race)
 {
-	struct race race = { .p = self->p, .group = self->group };
+	struct race race = {
+		.p = self->p, .group = self->group,
+		.steps = { user_mark, user_mark, user_mark, user_unmark, user_unmark,
+			   user_undo, user_use, user_use },
+	};
 	void *(* const disturb[])(void *) = {
-		reclaim_all_the_time, fork_all_the_time, map_all_the_time
+		reclaim_all_the_time, fork_all_the_time, map_all_the_time,
+		collapse_all_the_time,
 	};
 
-	ASSERT_EQ(0, write_text(KNOBS "min_range_kb", "4"));
-	ASSERT_EQ(0, run_race(&race, 6 * MB, 80, use_pages, disturb, 3));
-	write_text(KNOBS "min_range_kb", "64");
+	ASSERT_EQ(0, run_race(&race, 6 * MB, 80, disturb, ARRAY_SIZE(disturb)));
 	EXPECT_EQ(0UL, atomic_load(&race.errors));
 }
 
-/* Where it cannot be noted it is what MADV_DONTNEED is, and says. */
-TEST(of_other_mappings)
-{
-	const int rw = PROT_READ | PROT_WRITE;
-	const size_t size = MB;
-	int fd = memfd_create("splittable", 0);
-	char *shared, *private;
-
-	if (access(KNOBS, F_OK))
-		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
-	ASSERT_LE(0, fd);
-	ASSERT_EQ(0, ftruncate(fd, size));
-	shared = mmap(NULL, size, rw, MAP_SHARED, fd, 0);
-	private = mmap(NULL, size, rw, MAP_PRIVATE, fd, 0);
-	ASSERT_NE(MAP_FAILED, shared);
-	ASSERT_NE(MAP_FAILED, private);
-	stamp_pages(shared, size);
-	memset(private, 1, size);
-	EXPECT_EQ(0, mark(shared, size));
-	EXPECT_EQ(0, mark(private, size));
-	EXPECT_EQ(0, take_back(shared, size));
-	EXPECT_EQ(0, take_back(private, size));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, shared, size, 0));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, private, size, 0));
-	EXPECT_EQ(-EINVAL, undo(shared, size));
-	EXPECT_EQ(-EINVAL, undo(private, size));
-
-	EXPECT_EQ(-EINVAL, mark(shared + 1, size));
-	EXPECT_EQ(0, mark(shared, 0));
-	munmap(shared + psize(), psize());
-	EXPECT_EQ(-ENOMEM, mark(shared, size));
-	close(fd);
-}
-
-TEST(sealed)
-{
-	char *p = map_aligned(2 * MB);
-
-	if (access(KNOBS, F_OK))
-		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
-	ASSERT_NE(MAP_FAILED, p);
-	stamp_pages(p, 2 * MB);
-	ASSERT_EQ(0, mprotect(p, 2 * MB, PROT_READ));
-	if (syscall(__NR_mseal, p, 2 * MB, 0))
-		SKIP(return, "no mseal()");
-	EXPECT_EQ(-EPERM, mark(p, 2 * MB));
-	EXPECT_EQ(-EPERM, take_back(p, 2 * MB));
-	EXPECT_EQ(0, undo(p, 2 * MB));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, p, 2 * MB, 0));
-}
-
-TEST(of_a_vector)
-{
-	char *p = map_aligned(8 * MB);
-	struct iovec iov[4];
-	int pidfd = syscall(__NR_pidfd_open, getpid(), 0);
-
-	if (access(KNOBS, F_OK))
-		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
-	ASSERT_LE(0, pidfd);
-	ASSERT_NE(MAP_FAILED, p);
-	stamp_pages(p, 8 * MB);
-	for (int i = 0; i < 4; i++)
-		iov[i] = (struct iovec){ p + 2 * i * MB, MB };
-	ASSERT_EQ(4 * (long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
-					MADV_SPLITTABLE, 0));
-	ASSERT_EQ(4 * (long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
-					MADV_UNSPLITTABLE, 0));
-	for (int i = 0; i < 4; i++) {
-		EXPECT_EQ(0, pages_not(PAGE_ZERO, p + 2 * i * MB, MB, 0));
-		EXPECT_EQ(0, pages_not(PAGE_OLD, p + (2 * i + 1) * MB, MB,
-				       (2 * i + 1) * MB / psize()));
-	}
-
-	/* It ends at what is not there any more, or tells of that. */
-	stamp_pages(p, 8 * MB);
-	ASSERT_EQ(0, madvise(p + 2 * MB, MB, MADV_DONTNEED));
-	EXPECT_EQ((long)MB, syscall(__NR_process_madvise, pidfd, iov, 4,
-				    MADV_FREE_UNDO, 0));
-	EXPECT_EQ(-1, syscall(__NR_process_madvise, pidfd, iov + 1, 3,
-			      MADV_FREE_UNDO, 0));
-	EXPECT_EQ(ENODATA, errno);
-	munmap(p, 8 * MB);
-	close(pidfd);
-}
-
-/* One request, without liburing. Returns what came of it. */
-static int io_uring_madvise(int ring, struct io_uring_params *params, char *p,
-			    size_t size, int advice)
-{
-	const int rw = PROT_READ | PROT_WRITE;
-	char *sq = mmap(NULL, 2 * psize(), rw, MAP_SHARED, ring, IORING_OFF_SQ_RING);
-	struct io_uring_sqe *sqe = mmap(NULL, psize(), rw, MAP_SHARED, ring,
-					IORING_OFF_SQES);
-	unsigned int *tail, *head, mask;
-	struct io_uring_cqe *cqe;
-	int ret = -EIO;
-
-	if (sq == MAP_FAILED || sqe == MAP_FAILED)
-		return -errno;
-	tail = (unsigned int *)(sq + params->sq_off.tail);
-	mask = *(unsigned int *)(sq + params->sq_off.ring_mask);
-	*sqe = (struct io_uring_sqe) {
-		.opcode = IORING_OP_MADVISE,
-		.addr = (unsigned long)p,
-		.len = size,
-		.fadvise_advice = advice,
-	};
-	((unsigned int *)(sq + params->sq_off.array))[*tail & mask] = 0;
-	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-	if (syscall(__NR_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS,
-		    NULL, 0) == 1) {
-		head = (unsigned int *)(sq + params->cq_off.head);
-		mask = *(unsigned int *)(sq + params->cq_off.ring_mask);
-		cqe = (struct io_uring_cqe *)(sq + params->cq_off.cqes);
-		ret = cqe[*head & mask].res;
-		__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
-	}
-	munmap(sqe, psize());
-	munmap(sq, 2 * psize());
-
-	return ret;
-}
-
-TEST(of_io_uring)
-{
-	struct io_uring_params params = {};
-	int ring = syscall(__NR_io_uring_setup, 2, &params);
-	char *p = map_aligned(2 * MB);
-
-	if (access(KNOBS, F_OK))
-		SKIP(return, "no " KNOBS ": CONFIG_MADV_SPLITTABLE");
-	if (ring < 0)
-		SKIP(return, "no io_uring");
-	ASSERT_NE(MAP_FAILED, p);
-	stamp_pages(p, 2 * MB);
-	EXPECT_EQ(0, io_uring_madvise(ring, &params, p, MB, MADV_SPLITTABLE));
-	EXPECT_EQ(1 << 10, read_value("/proc/self/status", "VmLazy"));
-	EXPECT_EQ(0, io_uring_madvise(ring, &params, p, MB, MADV_UNSPLITTABLE));
-	EXPECT_EQ(0, pages_not(PAGE_ZERO, p, MB, 0));
-	EXPECT_EQ(0, pages_not(PAGE_OLD, p + MB, MB, MB / psize()));
-	EXPECT_EQ(-ENODATA, io_uring_madvise(ring, &params, p, MB, MADV_FREE_UNDO));
-	munmap(p, 2 * MB);
-	close(ring);
-}
-
-TEST(knobs_take_their_range_and_no_more)
+TEST_F(single, knobs_take_their_range_and_no_more)
 {
 	static const struct setting_texts values[] = {
-		{ KNOBS "min_age_ms", { "0", "3600000", "1000" },
+		{ KNOBS "min_age_ms", { "0", OLD_FOR_EVER, "1000" },
 		  { "-1", "3600001", "1.5", "x", "99999999999" } },
 		{ KNOBS "max_ranges_per_mm", { "0", "1048576", "4096" },
 		  { "-1", "1048577", "1 2", "x", "99999999999" } },
-		{ KNOBS "min_range_kb", { "4", "1048576", "64" },
-		  { "-1", "3", "0", "x", "1048577" } },
 		{ KNOBS "policy", { "first", "fair", "fair" },
 		  { "0", "fa", "fair first", "x", "[fair]" } },
 	};
 
-	if (access(KNOBS, F_OK))
-		SKIP(return, "no " KNOBS);
 	for (size_t i = 0; i < ARRAY_SIZE(values); i++)
 		check_texts(_metadata, &values[i]);
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 #undef TRACE_SYSTEM
-#define TRACE_SYSTEM lazyfree
+#define TRACE_SYSTEM lazyzap
 
-#if !defined(_TRACE_LAZYFREE_H) || defined(TRACE_HEADER_MULTI_READ)
-#define _TRACE_LAZYFREE_H
+#if !defined(_TRACE_LAZYZAP_H) || defined(TRACE_HEADER_MULTI_READ)
+#define _TRACE_LAZYZAP_H
 
 #include <linux/tracepoint.h>
 
-DECLARE_EVENT_CLASS(splittable_range,
+DECLARE_EVENT_CLASS(lazyzap_range,
 
 	TP_PROTO(const void *mm, unsigned long start, unsigned long end),
 
@@ -29,32 +29,32 @@ DECLARE_EVENT_CLASS(splittable_range,
 		  __entry->mm, __entry->start, __entry->end)
 );
 
-/* MADV_SPLITTABLE, noted */
-DEFINE_EVENT(splittable_range, splittable_note,
+/* MADV_SPLITTABLE marked a range */
+DEFINE_EVENT(lazyzap_range, lazyzap_mark,
 	TP_PROTO(const void *mm, unsigned long start, unsigned long end),
 	TP_ARGS(mm, start, end)
 );
 
-/* MADV_SPLITTABLE, done as MADV_DONTNEED */
-DEFINE_EVENT(splittable_range, splittable_refuse,
+/* MADV_SPLITTABLE zaps a range immediately */
+DEFINE_EVENT(lazyzap_range, lazyzap_fallback,
 	TP_PROTO(const void *mm, unsigned long start, unsigned long end),
 	TP_ARGS(mm, start, end)
 );
 
-/* MADV_UNSPLITTABLE, of what was noted */
-DEFINE_EVENT(splittable_range, splittable_take,
+/* MADV_UNSPLITTABLE unmarked and zeroed a part of a range */
+DEFINE_EVENT(lazyzap_range, lazyzap_unmark,
 	TP_PROTO(const void *mm, unsigned long start, unsigned long end),
 	TP_ARGS(mm, start, end)
 );
 
-/* MADV_FREE_UNDO, of what was noted */
-DEFINE_EVENT(splittable_range, splittable_undo,
+/* MADV_FREE_UNDO found the contents of all pages */
+DEFINE_EVENT(lazyzap_range, lazyzap_undo,
 	TP_PROTO(const void *mm, unsigned long start, unsigned long end),
 	TP_ARGS(mm, start, end)
 );
 
-/* By reclaim */
-TRACE_EVENT(splittable_zap,
+/* Reclaim zapped a part of a marked range */
+TRACE_EVENT(lazyzap_zap,
 
 	TP_PROTO(const void *mm, unsigned long start, unsigned long end,
 		 unsigned long pages),
@@ -79,6 +79,6 @@ TRACE_EVENT(splittable_zap,
 		  __entry->mm, __entry->start, __entry->end, __entry->pages)
 );
 
-#endif /* _TRACE_LAZYFREE_H */
+#endif /* _TRACE_LAZYZAP_H */
 
 #include <trace/define_trace.h>
