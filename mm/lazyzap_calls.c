@@ -337,7 +337,7 @@ int lazyzap_forget(struct mm_struct *mm, struct vm_area_struct *vma,
  * @vma:	VMA of the area
  * @start:	start address
  * @end:	end address (exclusive)
- * @zap:	zap the marked parts; mseal(2) keeps the contents
+ * @zap:	zap the marked parts; mprotect(2) and mseal(2) keep the contents
  *
  * Context: process; may sleep; mmap_lock and @vma locked for write.
  */
@@ -347,11 +347,14 @@ void lazyzap_resolve(struct vm_area_struct *vma, unsigned long start,
 	struct lazyzap_part part;
 
 	for (; lazyzap_next(vma->vm_mm, start, end, &part); start = part.end) {
-		lazyzap_forget(vma->vm_mm, NULL, part.start, part.end);
-		if (!zap)
-			continue;
-		lazyzap_set_unknown(vma->vm_mm);
-		zap_vma_range(vma, part.start, part.end - part.start);
+		struct lazyzap_op op = LAZYZAP_OP(vma->vm_mm, NULL, part.start,
+						  part.end, 0);
+
+		lazyzap_run(&op);
+		if (zap || op.lost || op.freed)
+			lazyzap_set_unknown(vma->vm_mm);
+		if (zap)
+			zap_vma_range(vma, part.start, part.end - part.start);
 	}
 }
 

@@ -510,9 +510,9 @@ static int protect(struct region *r, size_t first, size_t n, int prot, unsigned 
 
 	if (!ret) {
 		set_state(r, first, n, state, READ_ONLY | NO_ACCESS);
-		/* What can be read, and not written, is zero from now on. */
+		/* What can be read, and not written, does not change from now on. */
 		if (state == READ_ONLY)
-			region_zap_marked(r, first, n);
+			region_keep(r, first, n, MARKED);
 	} else if (ret != -EPERM) {
 		set_state(r, first, n, NO_ACCESS | UNKNOWN, 0);
 		if (is_anon(r))

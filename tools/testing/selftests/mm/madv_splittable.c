@@ -582,12 +582,39 @@ TEST_F(lazyfree, read_only_memory_does_not_change)
 		EXPECT_EQ(REGION >> 10, smaps_splittable()) TH_LOG("protection %d", from);
 		ASSERT_EQ(0, mprotect(self->p, half, to));
 		EXPECT_EQ(half >> 10, smaps_splittable()) TH_LOG("protection %d", to);
-		EXPECT_EQ(0, resident_pages(self->p, half));
+		reclaim_group(self->group);
 		ASSERT_EQ(0, mprotect(self->p, half, PROT_READ | PROT_WRITE));
-		EXPECT_EQ(-ENODATA, undo(self->p, half));
-		check_undo(_metadata, &self->t, self->p + half, half, i == 0);
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, half, 0)) TH_LOG("protection %d", to);
+		/* It is as if it had not been marked. */
+		EXPECT_EQ(0, unmark(self->p, half));
+		EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, half, 0));
+		check_undo(_metadata, &self->t, self->p + half, half, false);
 		check_not_marked(_metadata, &self->t, self->p, half);
 	}
+}
+
+/* Contents that were lost before mprotect() are not there after the next mark. */
+TEST_F(lazyfree, read_only_memory_stays_lost)
+{
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(0, drop(self->group, self->p, REGION));
+	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ));
+	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
+}
+
+/* The process has used MADV_FREE_UNDO, so the kernel has a range of MADV_FREE. */
+TEST_F(lazyfree, read_only_memory_stays_lazyfree)
+{
+	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
+	ASSERT_EQ(0, mark(self->p, REGION));
+	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ));
+	EXPECT_EQ(0, drop(self->group, self->p, REGION));
+	ASSERT_EQ(0, mprotect(self->p, REGION, PROT_READ | PROT_WRITE));
+	ASSERT_EQ(0, mark(self->p, REGION));
+	EXPECT_EQ(-ENODATA, undo(self->p, REGION));
 }
 
 TEST_F(lazyfree, sealed_memory_does_not_change)
