@@ -434,8 +434,10 @@ again:
 			smp_mb(); /* Pairs with the one above. */
 		}
 		done = true;
-		for (unsigned int i = 0; done && i < nr; i++) {
-			tree = lazyzap_tree_of(op->lm, op->start, op->end, i);
+		tree = lazyzap_shard(op->lm, op->start);
+		for (unsigned int left = nr; done && left; left--, tree++) {
+			if (tree == large)
+				tree = op->lm->tree;
 			if (!READ_ONCE(tree->in_use))
 				continue;
 			spin_lock(&tree->lock);

@@ -2,23 +2,26 @@
 /*
  * Load for an allocator.
  *
- *   ALLOCATOR churn|turns|half default|marked MIB ROUNDS IDLE_MS
+ *   ALLOCATOR churn|turns|half|needed default|marked MIB ROUNDS IDLE_MS
  *     churn   two threads allocate MIB together, touch each page and free all
  *     turns   the same, but each thread allocates MIB, one after the other, and
  *             the process passes a turn on: it waits for a byte of stdin before
  *             a round, and writes one to stdout after it
- *     half    every other block of a heap of MIB is freed, allocated again and
- *             touched
+ *     half    every other block of a heap of MIB is freed, and allocated again,
+ *             then all are touched
+ *     needed  the same, but before it allocates the process writes a byte to
+ *             stdout and waits for one of stdin: another process needs memory
  *
- * Sleeps IDLE_MS after each round; in "half", between free() and malloc().
- * Blocks have 16 KiB to 10 MiB, as many bytes of each size; in "half", 256 KiB.
- * At the end all blocks are free, in "half" every other block. The program writes
- * a line to stderr, and waits until it is killed.
+ * Sleeps IDLE_MS after each round; in "half" and "needed", between free() and
+ * malloc(). Blocks have 16 KiB to 10 MiB, as many bytes of each size; in "half" and
+ * "needed", 256 KiB. At the end all blocks are free, there every other block. The
+ * program writes a line to stderr, and waits until it is killed.
  *
- *   done NS BYTES FREED MARKED REUSED KEPT HUGE
+ *   done NS CPU_NS BYTES FREED MARKED REUSED KEPT HUGE
  *
- * NS: time without the sleep; BYTES: allocated in that time; FREED to KEPT: see
- * struct counts; HUGE: share of the heap in huge pages, in percent ("half").
+ * NS: time of the rounds, without pauses; CPU_NS: CPU time of all processes of the
+ * cgroup "allocator" from the first round on, with pauses; BYTES: allocated in that time; FREED to KEPT: see
+ * struct counts; HUGE: share of the heap in huge pages, in percent.
  */
 #include <err.h>
 #include <pthread.h>
@@ -59,14 +62,47 @@ static unsigned long now(void)
 	return t.tv_sec * 1000000000UL + t.tv_nsec;
 }
 
+static unsigned long cpu_time(void)
+{
+	FILE *f = fopen("/sys/fs/cgroup/allocator/cpu.stat", "r");
+	unsigned long us;
+
+	if (!f || fscanf(f, "usage_usec %lu", &us) != 1)
+		errx(1, "cannot read the cgroup's cpu.stat");
+	fclose(f);
+	return us * 1000;
+}
+
+/* Let another process run, until it lets this one run again. */
+static void pass_turn(void)
+{
+	char c = '\n';
+
+	if (write(1, &c, 1) != 1)
+		errx(1, "cannot write to stdout");
+}
+
+static void wait_for_turn(void)
+{
+	char c;
+
+	if (read(0, &c, 1) != 1)
+		errx(1, "cannot read from stdin");
+}
+
+static void touch(char *p, size_t size)
+{
+	for (size_t i = 0; i < size; i += PAGE)
+		*(volatile char *)(p + i) = 1;
+}
+
 static char *get(size_t size)
 {
 	char *p = malloc(size);
 
 	if (!p)
 		errx(1, "no memory");
-	for (size_t i = 0; i < size; i += PAGE)
-		*(volatile char *)(p + i) = 1;
+	touch(p, size);
 	return p;
 }
 
@@ -153,6 +189,8 @@ static void get_half(char **block, int n)
 
 	for (int i = 0; i < n; i += 2, total += HALF)
 		block[i] = get(HALF);
+	for (int i = 1; i < n; i += 2)
+		touch(block[i], HALF);
 	ns += now() - start;
 }
 
@@ -172,13 +210,15 @@ int main(int argc, char **argv)
 	size_t bytes = argc == 6 ? atol(argv[3]) * MB : 0;
 	int rounds = argc == 6 ? atoi(argv[4]) : 0, blocks = bytes / HALF;
 	unsigned int idle = argc == 6 ? atoi(argv[5]) * 1000 : 0;
-	bool half, turns;
-	char **block = workers[0].block, c = '\n';
+	bool half, turns, needed;
+	char **block = workers[0].block;
+	unsigned long cpu_ns;
 	long huge = 0;
 
 	if (!bytes || blocks > MAX)
 		errx(1, "see the source for its arguments");
-	half = !strcmp(argv[1], "half");
+	needed = !strcmp(argv[1], "needed");
+	half = !strcmp(argv[1], "half") || needed;
 	turns = !strcmp(argv[1], "turns");
 	/* With an empty range, the kernel only checks the advice. */
 	marking = !strcmp(argv[2], "marked") && !advise(NULL, 0, MADV_SPLITTABLE_);
@@ -188,19 +228,25 @@ int main(int argc, char **argv)
 		start_workers(turns ? bytes : bytes / THREADS);
 	for (int i = 0; half && i < blocks; i++)
 		block[i] = get(HALF);
+	cpu_ns = cpu_time();
 	for (int i = 0; i < rounds; i++) {
 		if (half) {
 			free_half(block, blocks, idle);
+			if (needed) {
+				pass_turn();
+				wait_for_turn();
+			}
 			get_half(block, blocks);
 			continue;
 		}
-		if (turns && read(0, &c, 1) != 1)
-			errx(1, "cannot read from stdin");
+		if (turns)
+			wait_for_turn();
 		run_workers(turns);
 		usleep(idle);
-		if (turns && write(1, &c, 1) != 1)
-			errx(1, "cannot write to stdout");
+		if (turns)
+			pass_turn();
 	}
+	cpu_ns = cpu_time() - cpu_ns;
 	if (half) {
 		huge = huge_kb() * 1024 * 100 / bytes;
 		free_half(block, blocks, idle);
@@ -208,7 +254,7 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 1000; i++)
 			free(get(64 << 10));
 	}
-	fprintf(stderr, "done %lu %zu %zu %zu %zu %zu %ld\n", ns, total,
+	fprintf(stderr, "done %lu %lu %zu %zu %zu %zu %zu %ld\n", ns, cpu_ns, total,
 		counts.freed, counts.marked, counts.reused, counts.kept,
 		huge > 100 ? 100 : huge);
 	pause();

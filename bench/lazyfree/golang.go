@@ -39,11 +39,15 @@ var (
 	total int64
 )
 
-func get(size int) []byte {
-	p := make([]byte, size)
-	for i := 0; i < size; i += page {
+func touch(p []byte) {
+	for i := 0; i < len(p); i += page {
 		p[i] = 1
 	}
+}
+
+func get(size int) []byte {
+	p := make([]byte, size)
+	touch(p)
 	return p
 }
 
@@ -75,6 +79,16 @@ func timed(f func()) {
 		runtime.GC()
 	}
 	spent += time.Since(start)
+}
+
+// cpuTime returns the CPU time of all processes of the cgroup.
+func cpuTime() (us int64) {
+	text, err := os.ReadFile("/sys/fs/cgroup/allocator/cpu.stat")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Sscanf(string(text), "usage_usec %d", &us)
+	return us * 1000
 }
 
 func together(random []*rand.Rand, each int) {
@@ -116,9 +130,11 @@ func main() {
 			blocks[i] = use()
 		}
 	}
-	for i := 0; load == "half" && i < bytes/part; i++ {
+	inHalf := load == "half" || load == "needed"
+	for i := 0; inHalf && i < bytes/part; i++ {
 		blocks = append(blocks, get(part))
 	}
+	cpu := cpuTime()
 	for ; rounds > 0; rounds-- {
 		switch load {
 		case "churn":
@@ -131,23 +147,31 @@ func main() {
 			}
 			time.Sleep(idle)
 			os.Stdout.Write(token)
-		case "half":
+		case "half", "needed":
 			timed(func() { half(func() []byte { return nil }) })
 			time.Sleep(idle)
+			if load == "needed" {
+				os.Stdout.Write(token)
+				os.Stdin.Read(token)
+			}
 			start := time.Now()
 			half(func() []byte { return get(part) })
+			for i := 1; i < len(blocks); i += 2 {
+				touch(blocks[i])
+			}
 			spent += time.Since(start)
 			total += int64(bytes / 2)
 		}
 	}
-	if load == "half" {
+	cpu = cpuTime() - cpu
+	if inHalf {
 		if huge = hugeKB() * 1024 * 100 / bytes; huge > 100 {
 			huge = 100
 		}
 		timed(func() { half(func() []byte { return nil }) })
 		time.Sleep(idle)
 	}
-	fmt.Fprintln(os.Stderr, "done", spent.Nanoseconds(), total, counts[1], counts[2], counts[3], counts[4], huge)
+	fmt.Fprintln(os.Stderr, "done", spent.Nanoseconds(), cpu, total, counts[1], counts[2], counts[3], counts[4], huge)
 	runtime.KeepAlive(blocks)
 	time.Sleep(time.Hour)
 }

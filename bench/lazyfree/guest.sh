@@ -21,7 +21,7 @@ knobs() {
 		grep . $K/*
 	fi
 	echo madvise >$THP/enabled
-	echo 0 >$THP/khugepaged/pages_to_scan
+	echo 3600000 >$THP/khugepaged/scan_sleep_millisecs
 	echo +memory >$CG/cgroup.subtree_control
 }
 
@@ -133,6 +133,8 @@ wrong_node() {
 	echo 1 >$CG/node1/cpuset.mems || die "cpuset.mems"
 	disk=$(cat /sys/class/zram-control/hot_add)
 	echo 1G >"/sys/block/zram$disk/disksize" || die "zram$disk"
+	# Its page cache goes when nobody has it open.
+	exec 4<"/dev/zram$disk"
 	hold node1 mark 500
 	(
 		echo 0 >$CG/node0/cgroup.procs
@@ -147,6 +149,7 @@ wrong_node() {
 	echo "= node_$lru $(((before - after) * 100 / (500 << 20)))"
 	echo "= node_taken_$lru $((taken / 256))"
 	let_go node0 node1
+	exec 4<&-
 	echo "$disk" >/sys/class/zram-control/hot_remove
 }
 
@@ -202,7 +205,7 @@ shim() {
 
 # allocators UNIT LOAD MIB ROUNDS IDLE_MS LIMIT... - Each allocator, unmodified and
 # marking, under the load of allocs.c, with each memory.max. UNIT: cost is
-# nanoseconds a MiB, rate is MiB a second.
+# nanoseconds of CPU time a MiB, rate is MiB a second.
 allocators() {
 	local unit=$1 load=$2 limit name how
 	local arguments=("$3" "$4" "$5")
@@ -216,11 +219,12 @@ allocators() {
 	done
 }
 
-# One of them. Two processes take turns, in one cgroup.
+# One of them. Two processes take turns, in one cgroup; or one, with another that
+# needs half as much memory as its heap has while half of that is free.
 allocator() {
 	local unit=$1 load=$2 name=$3 how=$4 limit=$5 key=${1}_${2}_${3}_${4}_$5
 	local cg=$CG/allocator program=/payload/$3 processes=1 i pids=() line=()
-	local ns=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable=0 pid kb
+	local ns=0 cpu=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable=0 pid kb
 	shift 5
 	[ "$name" != go ] || program=/payload/go-$how
 	[ "$load" != turns ] || processes=2
@@ -235,13 +239,19 @@ allocator() {
 			0<>/tmp/turn$i 1<>/tmp/turn$((1 - i)) 2>&3 3>&- &
 		pids+=($!)
 	done
-	echo >/tmp/turn0 &
+	if [ "$load" = needed ]; then
+		# shellcheck disable=SC2016 # for the new shell
+		bash -c 'echo 0 >"$1/cgroup.procs"; exec "${@:2}"' - "$cg" $LAZY need $(($1 / 2)) 0<>/tmp/turn1 1<>/tmp/turn0 3>&- &
+		pids+=($!)
+	else
+		echo >/tmp/turn0 &
+	fi
 	for ((i = 0; i < processes; i++)); do
 		read -r -t 300 -u 3 -a line
 		echo "$key: ${line[*]:-no answer}"
 		[ "${line[0]:-}" = "done" ] || break
-		((ns += line[1], bytes += line[2], freed += line[3], marked += line[4],
-		  reused += line[5], kept += line[6], huge = line[7]))
+		((ns += line[1], cpu += line[2], bytes += line[3], freed += line[4], marked += line[5],
+		  reused += line[6], kept += line[7], huge = line[8]))
 	done
 	# In bytes, without the pages that are marked: memory.stat has an upper bound of these.
 	for pid in "${pids[@]}"; do
@@ -259,11 +269,11 @@ allocator() {
 		return
 	fi
 	case $unit in
-	cost) echo "= $key $((ns * 1048576 / bytes))" ;;
+	cost) echo "= $key $((cpu / processes * 1048576 / bytes))" ;;
 	rate) echo "= $key $((bytes * 1000000 / (ns / 1000 + 1) / 1048576))" ;;
 	esac
 	echo "= mib_$key $((memory > 1048576 ? memory / 1048576 : 1))"
-	[ "$load" != half ] || echo "= huge_$key $huge"
+	[[ $load != half && $load != needed ]] || echo "= huge_$key $huge"
 	# Without MADV_SPLITTABLE nothing is marked: it is no result of the feature.
 	[ "$how" != marked ] || echo "= marked_$key $((freed ? marked * 100 / freed : 0))"
 	[ "$how" != marked ] || echo "= kept_$key $((reused ? kept * 100 / reused : 0))"

@@ -25,6 +25,7 @@
  *                        as in free and free_undo
  *   lazy use MIB         MIB is in use
  *   lazy free_use MIB    MADV_FREE of MIB, and later MIB more is in use
+ *   lazy need MIB        MIB is in use for each byte of stdin
  *   lazy wake            kswapd has woken up
  *   lazy free_loop S MIB SECONDS   touch and MADV_FREE MIB in turns
  *   lazy stream FILE SECONDS       read FILE again and again
@@ -604,6 +605,21 @@ static void wake(void)
 	pause();
 }
 
+/* Uses memory whenever another process, at the other end of stdin, asks for it. */
+static void need(size_t mb)
+{
+	char c;
+
+	while (read(0, &c, 1) == 1) {
+		char *p = map_regions(mb * MB, 1, true);
+
+		touch(p, mb * MB);
+		munmap(p, mb * MB);
+		if (write(1, &c, 1) != 1)
+			err(1, "stdout");
+	}
+}
+
 static void free_loop(size_t mb, double seconds)
 {
 	char *p = map_regions(mb * MB, 1, false);
@@ -679,6 +695,8 @@ int main(int argc, char **argv)
 		hold(what, atoi(arg));
 	else if (!strcmp(what, "wake"))
 		wake();
+	else if (!strcmp(what, "need"))
+		need(atoi(arg));
 	else if (!strcmp(what, "free_loop") && argc == 4)
 		free_loop(atoi(arg), atof(argv[3]));
 	else if (!strcmp(what, "stream") && argc == 4)

@@ -69,10 +69,12 @@ class Load:
 
 
 LOADS = [
-    Load("churn", "2 threads allocate 32 MiB together, free all, pause", "32 4 3000", ("max", "40M"), "100"),
+    Load("churn", "2 threads allocate 32 MiB together, free all, pause", "32 10 2000", ("max", "40M"), "100"),
     Load("turns", "2 processes of 2 threads in turn: each allocates 32 MiB, frees all", "32 4 3000", ("max", "48M"), "100"),
-    Load("half", "half of a heap of 256 MiB freed, allocated again after a pause", "256 4 12000", ("288M",)),
+    Load("half", "half of a heap of 256 MiB freed, allocated again after a pause", "256 3 12000", ("max",)),
+    Load("needed", "as half, and in the pause another process needs 128 MiB", "256 3 1500", ("288M",)),
 ]
+HEAPS = ("half", "needed")	# a heap of which half is freed
 UNITS = {"cost": ("instructions a MiB", "cost", "lower"), "rate": ("MiB/s", "parallel", "higher")}
 
 
@@ -174,7 +176,7 @@ def allocator_specs() -> list[Spec]:
             both = [(row(unit, load, limit, allocator), key % "default"), (f"  {allocator.change}", key % "marked")]
             for name, k in both:
                 result.append(Spec(name, what, mode, lambda get, k=k: get(k), better=better))
-                if load.name == "half":
+                if load.name in HEAPS:
                     blanks = " " * (len(name) - len(name.lstrip()) + 2)
                     result.append(Spec(blanks + HUGE, "%", mode, lambda get, k=k: get(f"huge_{k}"), better="higher"))
             result += [
@@ -298,18 +300,18 @@ def front(demo: bool) -> list[Front]:
 
 
 def allocator_table() -> list[tuple[str, str]]:
-    """Under a limit only; the long table has all."""
+    """The costs under a limit, and those of a heap; the long table has all."""
     lines = []
     for unit, load, limit in scenarios():
-        if limit == "max" or (unit == "cost" and load.rate_idle):
+        if unit == "rate" or (limit == "max" and load.name not in HEAPS):
             continue
-        lines.append((f"{load.name}, {UNITS[unit][0]}, memory.max {limit}", ""))
+        lines.append((f"{load.name}, {'no limit' if limit == 'max' else f'memory.max {limit}'}", ""))
         for allocator in ALLOCATORS:
             key = row(unit, load, limit, allocator)
             marked = f"{key} > {allocator.change}"
             lines += [(f"  {allocator.name}", key), ("    marking", marked), ("    freed memory marked, %", f"{marked} > {MARKED}"),
                       ("    memory, % of unmodified", f"{marked} > {MEMORY}")]
-            if load.name == "half":
+            if load.name in HEAPS:
                 lines += [("    huge pages, %", f"{key} > {HUGE}"), ("    huge pages, marking, %", f"{marked} > {HUGE}")]
     return lines
 

@@ -351,11 +351,13 @@ static inline pid_t fork_reader(struct lazyfree_test *t, int *fd)
  * @run: runs the event for a range of the region; returns the missing feature,
  *       or NULL
  * @kept: the event leaves all contents, so MADV_FREE_UNDO has to return 0
+ * @unmarks: the event unmarks a part, which keeps its contents
  */
 struct lazyfree_event {
 	const char *name;
 	const char *(*run)(struct lazyfree_test *t, char *p, size_t size);
 	bool kept;
+	bool unmarks;
 };
 
 static inline const char *event_none(struct lazyfree_test *t, char *p, size_t size)
@@ -439,6 +441,12 @@ static inline const char *event_split_vma(struct lazyfree_test *t, char *p, size
 static inline const char *event_mprotect(struct lazyfree_test *t, char *p, size_t size)
 {
 	t->errors += !!mprotect(p + psize(), size / 2, PROT_NONE);
+	t->errors += !!mprotect(p, size, PROT_READ | PROT_WRITE);
+	return NULL;
+}
+
+static inline const char *event_read_only(struct lazyfree_test *t, char *p, size_t size)
+{
 	t->errors += !!mprotect(p + psize(), size / 2, PROT_READ);
 	t->errors += !!mprotect(p, size, PROT_READ | PROT_WRITE);
 	return NULL;
@@ -591,6 +599,7 @@ static const struct lazyfree_event lazyfree_events[] = {
 	{ "MADV_COLLAPSE", event_collapse },
 	{ "compaction", event_compact },
 	{ "mprotect", event_mprotect },
+	{ "mprotect to read-only", event_read_only, false, true },
 	{ "mlock", event_mlock },
 	{ "guard regions", event_guard },
 	{ "MAP_FIXED", event_map },
