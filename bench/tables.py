@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Text that is generated from bench/results/*.json.
 
-README.md and the cover letters have tables between a line "results: NAME" and
-a line "results end"; in README.md these are HTML comments, in a cover they
-begin with "# ", and harness/series leaves them out. NAME is "front" or "slow"
-(README), "setup", "sweep", or one of the topic's TABLES. bench/results/README.md is
-generated as a whole.
+README.md, the pages of the topics in Documentation and the cover letters have
+tables between a line "results: NAME" and a line "results end"; in README.md and
+the pages these are comments, in a cover they begin with "# ", and harness/series
+leaves them out. NAME is "front" or "slow" (README), "setup", "sweep", or one of
+the topic's TABLES, in README.md as TOPIC/NAME. bench/results/README.md is generated
+as a whole.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from types import ModuleType
 import common
 from common import COLUMNS, RESULTS, ROOT, Record
 
-MARK = re.compile(r"^(# |<!-- )results: (\S+)( -->)?$")
-END = ("# results end", "<!-- results end -->")
+MARK = re.compile(r"^(# |<!-- |\.\. )results: (\S+?)( -->)?$")
+END = ("# results end", "<!-- results end -->", ".. results end")
+PAGES = ROOT / "Documentation/admin-guide/mm"
 WIDTH = 75		# of a cover letter
 REMEDY = "run 'make results'; the results themselves come from 'make bench TOPIC='"
 
@@ -91,6 +93,8 @@ def setup_text(many: list[Record]) -> str:
 
 
 def text_of(name: str, topic: str, known: dict[str, tuple[ModuleType, Record]]) -> str:
+    if not topic and "/" in name:
+        return "```\n" + text_of(name.partition("/")[2], name.partition("/")[0], known) + "\n```"
     if not topic:
         if name == "front":
             lines = [line for module, record in known.values() for line in common.front_rows(record, module.front(False))]
@@ -99,7 +103,7 @@ def text_of(name: str, topic: str, known: dict[str, tuple[ModuleType, Record]]) 
             return textwrap.fill(setup_text([record for _, record in known.values()]), 79)
         if name == "slow":
             return "```\n" + (RESULTS / "slow.txt").read_text() + "```"
-        raise TableError(f"no table '{name}': README.md has front, setup and slow")
+        raise TableError(f"no table '{name}': README.md has front, setup, slow and TOPIC/NAME")
     if topic not in known:
         raise TableError(f"bench/results/{topic}.json is missing: make bench TOPIC={topic}")
     module, record = known[topic]
@@ -125,7 +129,11 @@ def filled(path: Path, topic: str, known: dict[str, tuple[ModuleType, Record]]) 
                 body = text_of(mark[2], topic, known)
             except TableError as error:
                 raise TableError(f"{path.relative_to(ROOT)}:{number}: {error}") from None
-            result += [line, *([""] if mark[3] else []), *body.splitlines(), *([""] if mark[3] else [])]
+            # Markdown and reST want empty lines around what is between comments.
+            around = [""] if mark[1] != "# " else []
+            if mark[1] == ".. " and body.startswith("  "):
+                around = ["", "::", ""]
+            result += [line, *around, *body.splitlines(), *around[:1]]
         elif line in END and inside:
             inside = 0
             result.append(line)
@@ -173,9 +181,9 @@ def generated() -> dict[Path, str]:
     files[RESULTS / "README.md"] = long_table(known)
     files[ROOT / "README.md"] = filled(ROOT / "README.md", "", known)
     for topic in common.topics():
-        cover = ROOT / "patches" / topic / "cover"
-        if cover.exists():
-            files[cover] = filled(cover, topic, known)
+        for path in (ROOT / "patches" / topic / "cover", PAGES / f"{topic.replace('-', '_')}.rst"):
+            if path.exists():
+                files[path] = filled(path, topic, known)
     return files
 
 

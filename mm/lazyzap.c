@@ -29,17 +29,25 @@ struct list_lru lazyzap_lru;
 
 static struct kmem_cache *lazyzap_range_cache __ro_after_init;
 
-static struct lazyzap_tree *lazyzap_shard(struct lazyzap_mm *lm,
-					  unsigned long addr)
+/*
+ * Number cells in the order of their addresses. Every 17th number or so is left
+ * out, so that threads whose heaps are a power of two apart have different shards.
+ */
+static unsigned long lazyzap_cell(unsigned long addr)
 {
-	return &lm->tree[(addr >> LAZYZAP_CELL_SHIFT) % LAZYZAP_SHARDS];
+	return (u64)(addr >> LAZYZAP_CELL_SHIFT) * 69393 >> 16;
+}
+
+static struct lazyzap_tree *lazyzap_shard(struct lazyzap_mm *lm,
+					  unsigned long cell)
+{
+	return &lm->tree[cell % LAZYZAP_SHARDS];
 }
 
 /* Number of shards that an area touches. */
 static unsigned int lazyzap_nr_shards(unsigned long start, unsigned long end)
 {
-	unsigned long cells = ((end - 1) >> LAZYZAP_CELL_SHIFT) -
-			      (start >> LAZYZAP_CELL_SHIFT) + 1;
+	unsigned long cells = lazyzap_cell(end - 1) - lazyzap_cell(start) + 1;
 
 	return min(cells, LAZYZAP_SHARDS);
 }
@@ -51,7 +59,7 @@ static struct lazyzap_tree *lazyzap_tree_of(struct lazyzap_mm *lm,
 {
 	if (i == lazyzap_nr_shards(start, end))
 		return &lm->tree[LAZYZAP_LARGE];
-	return lazyzap_shard(lm, start + ((unsigned long)i << LAZYZAP_CELL_SHIFT));
+	return lazyzap_shard(lm, lazyzap_cell(start) + i);
 }
 
 /* Find the first range that ends after @addr, with @tree locked. */
@@ -408,7 +416,7 @@ again:
 	if (wide)
 		spin_lock(&large->lock);
 	if (nr == 1) {
-		home = lazyzap_shard(op->lm, op->start);
+		home = lazyzap_shard(op->lm, lazyzap_cell(op->start));
 		spin_lock(&home->lock);
 		if (inserts) {
 			WRITE_ONCE(home->in_use, true);
@@ -434,7 +442,7 @@ again:
 			smp_mb(); /* Pairs with the one above. */
 		}
 		done = true;
-		tree = lazyzap_shard(op->lm, op->start);
+		tree = lazyzap_shard(op->lm, lazyzap_cell(op->start));
 		for (unsigned int left = nr; done && left; left--, tree++) {
 			if (tree == large)
 				tree = op->lm->tree;
@@ -657,8 +665,7 @@ bool lazyzap_next(struct mm_struct *mm, unsigned long start, unsigned long end,
 		struct lazyzap_tree *tree = lazyzap_tree_of(lm, start, end, i ? i - 1 : nr);
 		struct lazyzap_part other;
 
-		if (found && part->start >> LAZYZAP_CELL_SHIFT <
-			     (start >> LAZYZAP_CELL_SHIFT) + i - 1)
+		if (found && lazyzap_cell(part->start) < lazyzap_cell(start) + i - 1)
 			break;
 		if (RB_EMPTY_ROOT(&tree->ranges) ||
 		    !lazyzap_next_in(tree, start, end, &other))

@@ -17,11 +17,11 @@
  * "needed", 256 KiB. At the end all blocks are free, there every other block. The
  * program writes a line to stderr, and waits until it is killed.
  *
- *   done NS CPU_NS BYTES FREED MARKED REUSED KEPT HUGE
+ *   done CPU_NS BYTES FREED MARKED REUSED KEPT HUGE
  *
- * NS: time of the rounds, without pauses; CPU_NS: CPU time of all processes of the
- * cgroup "allocator" from the first round on, with pauses; BYTES: allocated in that time; FREED to KEPT: see
- * struct counts; HUGE: share of the heap in huge pages, in percent.
+ * CPU_NS: CPU time of all processes of the cgroup "allocator" from the first round
+ * on, with pauses; BYTES: allocated in that time; FREED to KEPT: see struct counts;
+ * HUGE: share of the heap in huge pages, in percent.
  */
 #include <err.h>
 #include <pthread.h>
@@ -29,7 +29,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "allocs.h"
 
 #define PAGE	4096UL
@@ -52,16 +51,6 @@ static struct worker {
 } workers[THREADS];
 
 static size_t total;
-static unsigned long ns;
-
-static unsigned long now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000UL + t.tv_nsec;
-}
-
 static unsigned long cpu_time(void)
 {
 	FILE *f = fopen("/sys/fs/cgroup/allocator/cpu.stat", "r");
@@ -161,8 +150,6 @@ static void wait_for(struct worker *w)
 
 static void run_workers(bool turns)
 {
-	unsigned long start = now();
-
 	for (int i = 0; i < THREADS; i++) {
 		sem_post(&workers[i].start);
 		if (turns)
@@ -170,28 +157,21 @@ static void run_workers(bool turns)
 	}
 	for (int i = 0; i < THREADS && !turns; i++)
 		wait_for(&workers[i]);
-	ns += now() - start;
 }
 
 static void free_half(char **block, int n, unsigned int idle)
 {
-	unsigned long start = now();
-
 	for (int i = 0; i < n; i += 2)
 		free(block[i]);
-	ns += now() - start;
 	usleep(idle);
 }
 
 static void get_half(char **block, int n)
 {
-	unsigned long start = now();
-
 	for (int i = 0; i < n; i += 2, total += HALF)
 		block[i] = get(HALF);
 	for (int i = 1; i < n; i += 2)
 		touch(block[i], HALF);
-	ns += now() - start;
 }
 
 static long huge_kb(void)
@@ -254,7 +234,7 @@ int main(int argc, char **argv)
 		for (int i = 0; i < 1000; i++)
 			free(get(64 << 10));
 	}
-	fprintf(stderr, "done %lu %lu %zu %zu %zu %zu %zu %ld\n", ns, cpu_ns, total,
+	fprintf(stderr, "done %lu %zu %zu %zu %zu %zu %ld\n", cpu_ns, total,
 		counts.freed, counts.marked, counts.reused, counts.kept,
 		huge > 100 ? 100 : huge);
 	pause();

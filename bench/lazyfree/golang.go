@@ -34,10 +34,7 @@ const (
 //go:linkname counts runtime.lazyfreeCounts
 var counts [5]uint64
 
-var (
-	spent time.Duration
-	total int64
-)
+var total int64
 
 func touch(p []byte) {
 	for i := 0; i < len(p); i += page {
@@ -69,16 +66,14 @@ func burst(random *rand.Rand, left int) {
 	runtime.KeepAlive(blocks)
 }
 
-// timed runs f, and frees its garbage.
-func timed(f func()) {
-	start := time.Now()
+// thenFree runs f, and frees its garbage.
+func thenFree(f func()) {
 	f()
 	if counts[0] == 2 {
 		debug.FreeOSMemory()
 	} else {
 		runtime.GC()
 	}
-	spent += time.Since(start)
 }
 
 // cpuTime returns the CPU time of all processes of the cgroup.
@@ -138,28 +133,26 @@ func main() {
 	for ; rounds > 0; rounds-- {
 		switch load {
 		case "churn":
-			timed(func() { together(random, bytes/len(random)) })
+			thenFree(func() { together(random, bytes/len(random)) })
 			time.Sleep(idle)
 		case "turns":
 			os.Stdin.Read(token)
 			for _, r := range random {
-				timed(func() { burst(r, bytes) })
+				thenFree(func() { burst(r, bytes) })
 			}
 			time.Sleep(idle)
 			os.Stdout.Write(token)
 		case "half", "needed":
-			timed(func() { half(func() []byte { return nil }) })
+			thenFree(func() { half(func() []byte { return nil }) })
 			time.Sleep(idle)
 			if load == "needed" {
 				os.Stdout.Write(token)
 				os.Stdin.Read(token)
 			}
-			start := time.Now()
 			half(func() []byte { return get(part) })
 			for i := 1; i < len(blocks); i += 2 {
 				touch(blocks[i])
 			}
-			spent += time.Since(start)
 			total += int64(bytes / 2)
 		}
 	}
@@ -168,10 +161,10 @@ func main() {
 		if huge = hugeKB() * 1024 * 100 / bytes; huge > 100 {
 			huge = 100
 		}
-		timed(func() { half(func() []byte { return nil }) })
+		thenFree(func() { half(func() []byte { return nil }) })
 		time.Sleep(idle)
 	}
-	fmt.Fprintln(os.Stderr, "done", spent.Nanoseconds(), cpu, total, counts[1], counts[2], counts[3], counts[4], huge)
+	fmt.Fprintln(os.Stderr, "done", cpu, total, counts[1], counts[2], counts[3], counts[4], huge)
 	runtime.KeepAlive(blocks)
 	time.Sleep(time.Hour)
 }

@@ -203,17 +203,16 @@ shim() {
 	LD_PRELOAD=/payload/shim /payload/blocks shim 3 || die "shim"
 }
 
-# allocators UNIT LOAD MIB ROUNDS IDLE_MS LIMIT... - Each allocator, unmodified and
-# marking, under the load of allocs.c, with each memory.max. UNIT: cost is
-# nanoseconds of CPU time a MiB, rate is MiB a second.
+# allocators LOAD MIB ROUNDS IDLE_MS LIMIT... - Each allocator, unmodified and marking,
+# under the load of allocs.c, with each memory.max: nanoseconds of CPU time a MiB.
 allocators() {
-	local unit=$1 load=$2 limit name how
-	local arguments=("$3" "$4" "$5")
+	local load=$1 limit name how
+	local arguments=("$2" "$3" "$4")
 	echo always >$THP/enabled
-	for limit in "${@:6}"; do
+	for limit in "${@:5}"; do
 		for name in jemalloc mimalloc tcmalloc go; do
 			for how in default marked; do
-				allocator "$unit" "$load" $name $how "$limit" "${arguments[@]}"
+				allocator "$load" $name $how "$limit" "${arguments[@]}"
 			done
 		done
 	done
@@ -222,10 +221,10 @@ allocators() {
 # One of them. Two processes take turns, in one cgroup; or one, with another that
 # needs half as much memory as its heap has while half of that is free.
 allocator() {
-	local unit=$1 load=$2 name=$3 how=$4 limit=$5 key=${1}_${2}_${3}_${4}_$5
-	local cg=$CG/allocator program=/payload/$3 processes=1 i pids=() line=()
-	local ns=0 cpu=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable=0 pid kb
-	shift 5
+	local load=$1 name=$2 how=$3 limit=$4 key=${1}_${2}_${3}_$4
+	local cg=$CG/allocator program=/payload/$2 processes=1 i pids=() line=()
+	local cpu=0 bytes=0 freed=0 marked=0 reused=0 kept=0 huge=0 memory discardable=0 pid kb
+	shift 4
 	[ "$name" != go ] || program=/payload/go-$how
 	[ "$load" != turns ] || processes=2
 	mkdir "$cg" || die "cgroup"
@@ -250,8 +249,8 @@ allocator() {
 		read -r -t 300 -u 3 -a line
 		echo "$key: ${line[*]:-no answer}"
 		[ "${line[0]:-}" = "done" ] || break
-		((ns += line[1], cpu += line[2], bytes += line[3], freed += line[4], marked += line[5],
-		  reused += line[6], kept += line[7], huge = line[8]))
+		((cpu += line[1], bytes += line[2], freed += line[3], marked += line[4],
+		  reused += line[5], kept += line[6], huge = line[7]))
 	done
 	# In bytes, without the pages that are marked: memory.stat has an upper bound of these.
 	for pid in "${pids[@]}"; do
@@ -268,10 +267,7 @@ allocator() {
 		echo "$key did not run to its end, and has no value"
 		return
 	fi
-	case $unit in
-	cost) echo "= $key $((cpu / processes * 1048576 / bytes))" ;;
-	rate) echo "= $key $((bytes * 1000000 / (ns / 1000 + 1) / 1048576))" ;;
-	esac
+	echo "= $key $((cpu / processes * 1048576 / bytes))"
 	echo "= mib_$key $((memory > 1048576 ? memory / 1048576 : 1))"
 	[[ $load != half && $load != needed ]] || echo "= huge_$key $huge"
 	# Without MADV_SPLITTABLE nothing is marked: it is no result of the feature.

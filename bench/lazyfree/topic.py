@@ -65,17 +65,15 @@ class Load:
     what: str
     arguments: str		# MIB, ROUNDS, IDLE_MS
     limits: tuple[str, ...]
-    rate_idle: str = ""		# IDLE_MS where it is wall clock time; not run there without
 
 
 LOADS = [
-    Load("churn", "2 threads allocate 32 MiB together, free all, pause", "32 10 2000", ("max", "40M"), "100"),
-    Load("turns", "2 processes of 2 threads in turn: each allocates 32 MiB, frees all", "32 4 3000", ("max", "48M"), "100"),
+    Load("churn", "2 threads allocate 32 MiB together, free all, pause", "32 10 2000", ("max", "40M")),
+    Load("turns", "2 processes of 2 threads in turn: each allocates 32 MiB, frees all", "32 4 3000", ("max", "48M")),
     Load("half", "half of a heap of 256 MiB freed, allocated again after a pause", "256 3 12000", ("max",)),
     Load("needed", "as half, and in the pause another process needs 128 MiB", "256 3 1500", ("288M",)),
 ]
 HEAPS = ("half", "needed")	# a heap of which half is freed
-UNITS = {"cost": ("instructions a MiB", "cost", "lower"), "rate": ("MiB/s", "parallel", "higher")}
 
 
 def build(bench: Bench, jobs: list[Job]) -> list[Path]:
@@ -122,15 +120,17 @@ def body(*lines: str) -> str:
 def jobs(demo: bool) -> list[Job]:
     todo = [
         Job("cost", body(*(f"lazy give {kind}" for kind in KINDS), "lazy undo", "lazy zero", "lazy kept",
-                         "warm fork 200", "lazy fork 2000", "warm maps 100", "lazy maps 2000",
-                         "warm dontneed 100", "lazy dontneed 2000", "returned returned mark"), mem="1536M"),
+                         "returned returned mark"), mem="1536M"),
+        # On its own: memory that others have used before changes these by more than the series does.
+        Job("others", body(*(f"{how} {verb} {n}" for verb, many in (("fork", 2000), ("maps", 2000), ("dontneed", 2000), ("faults", 200))
+                             for how, n in (("warm", many // 10), ("lazy", many))))),
     ]
     if demo:
         return todo
     return todo + [
         Job("calls", body("lazy calls", "lazy undo_free", "lazy cycle", *(f"lazy {verb} {kind}" for verb in ("free", "free_undo")
                                                                           for kind in ("4k", "half")),
-                          "warm faults 10", "lazy faults 200", f"lazy limit {RANGES}", "lazy limit 0",
+                          f"lazy limit {RANGES}", "lazy limit 0",
                           "returned dropped mark_free", "returned dropped_undo mark_free_undo")),
         Job("neighbours", body("neighbours"), nodes=2),
         Job("swap", body("swapped mglru", "swapped classic"), mem="2G", append="offpath.swap=1G"),
@@ -141,23 +141,22 @@ def jobs(demo: bool) -> list[Job]:
         Job("reader", body(*(f"beside_a_reader {policy} {lru}" for policy, lru, _ in READERS)), mode="parallel", mem="1G", cpus=2,
             boots=SPREAD_BOOTS),
         Job("shim", body("shim"), mode="parallel", mem="2G", cpus=2, boots=SPREAD_BOOTS),
-        *(Job(f"alloc-{load.name}", body(f"allocators cost {load.name} {load.arguments} {' '.join(load.limits)}"), mem="1536M",
+        *(Job(f"alloc-{load.name}", body(f"allocators {load.name} {load.arguments} {' '.join(load.limits)}"), mem="1536M",
               append="offpath.swap=1G", limit=1200) for load in LOADS),
-        Job("alloc-rate", body(*(f"allocators rate {load.name} {load.arguments.rsplit(maxsplit=1)[0]} {load.rate_idle} "
-                                 f"{load.limits[-1]}" for load in LOADS if load.rate_idle)),
-            mode="parallel", mem="1536M", cpus=2, append="offpath.swap=1G", boots=SPREAD_BOOTS, limit=600),
     ]
 
 
-def row(unit: str, load: Load, limit: str, allocator: Allocator) -> str:
+def row(load: Load, limit: str, allocator: Allocator) -> str:
     """The key of the row of an unmodified allocator."""
-    where = "no limit" if limit == "max" else f"memory.max {limit}"
-    return f"{load.name}, {where}, {UNITS[unit][0]}: {allocator.name} {allocator.defaults}"
+    return f"{load.name}, {limited(limit)}: {allocator.name} {allocator.defaults}"
 
 
-def scenarios() -> list[tuple[str, Load, str]]:
-    return [*(("cost", load, limit) for load in LOADS for limit in load.limits),
-            *(("rate", load, load.limits[-1]) for load in LOADS if load.rate_idle)]
+def limited(limit: str) -> str:
+    return "no limit" if limit == "max" else f"memory.max {limit}"
+
+
+def scenarios() -> list[tuple[Load, str]]:
+    return [(load, limit) for load in LOADS for limit in load.limits]
 
 
 ACTED = "of the calls, with the result 0; 0: no result of the call"
@@ -169,19 +168,18 @@ HUGE = "huge pages in its heap"
 def allocator_specs() -> list[Spec]:
     """A row of each unmodified allocator, below it those of the one that marks."""
     result = []
-    for unit, load, limit in scenarios():
-        what, mode, better = UNITS[unit]
+    for load, limit in scenarios():
         for allocator in ALLOCATORS:
-            key = f"{unit}_{load.name}_{allocator.name}_%s_{limit}"
-            both = [(row(unit, load, limit, allocator), key % "default"), (f"  {allocator.change}", key % "marked")]
+            key = f"{load.name}_{allocator.name}_%s_{limit}"
+            both = [(row(load, limit, allocator), key % "default"), (f"  {allocator.change}", key % "marked")]
             for name, k in both:
-                result.append(Spec(name, what, mode, lambda get, k=k: get(k), better=better))
+                result.append(Spec(name, "instructions a MiB", "cost", lambda get, k=k: get(k)))
                 if load.name in HEAPS:
                     blanks = " " * (len(name) - len(name.lstrip()) + 2)
-                    result.append(Spec(blanks + HUGE, "%", mode, lambda get, k=k: get(f"huge_{k}"), better="higher"))
+                    result.append(Spec(blanks + HUGE, "%", "cost", lambda get, k=k: get(f"huge_{k}"), better="higher"))
             result += [
-                Spec(f"    {MARKED}", "%", mode, lambda get, k=key: get("marked_" + k % "marked"), better="higher"),
-                Spec(f"    {MEMORY}", "%", mode,
+                Spec(f"    {MARKED}", "%", "cost", lambda get, k=key: get("marked_" + k % "marked"), better="higher"),
+                Spec(f"    {MEMORY}", "%", "cost",
                      lambda get, k=key: 100 * get("mib_" + k % "marked") / get("mib_" + k % "default")),
             ]
     return result
@@ -302,12 +300,12 @@ def front(demo: bool) -> list[Front]:
 def allocator_table() -> list[tuple[str, str]]:
     """The costs under a limit, and those of a heap; the long table has all."""
     lines = []
-    for unit, load, limit in scenarios():
-        if unit == "rate" or (limit == "max" and load.name not in HEAPS):
+    for load, limit in scenarios():
+        if limit == "max" and load.name not in HEAPS:
             continue
-        lines.append((f"{load.name}, {'no limit' if limit == 'max' else f'memory.max {limit}'}", ""))
+        lines.append((f"{load.name}, {limited(limit)}", ""))
         for allocator in ALLOCATORS:
-            key = row(unit, load, limit, allocator)
+            key = row(load, limit, allocator)
             marked = f"{key} > {allocator.change}"
             lines += [(f"  {allocator.name}", key), ("    marking", marked), ("    freed memory marked, %", f"{marked} > {MARKED}"),
                       ("    memory, % of unmodified", f"{marked} > {MEMORY}")]
@@ -318,6 +316,22 @@ def allocator_table() -> list[tuple[str, str]]:
 
 HALF = "take half of a huge page back, zeroed, a 4 KiB page"
 TABLES = {
+    "summary": [		# for README.md and the documentation
+        ("MADV_SPLITTABLE of 64 KiB", f"give back {KINDS['64k']}"),
+        ("  of 2 MiB of 4 KiB pages", f"give back {KINDS['4k']}"),
+        ("  of 1 GiB, 2 MiB of it touched", f"give back {KINDS['1g']}"),
+        ("MADV_FREE_UNDO after it", "take 2 MiB back as it is"),
+        ("MADV_FREE_UNDO after MADV_FREE, a page", UNDO_FREE),
+        ("MADV_FREE of half of a huge page", FREE["half"]),
+        ("free 2 MiB of 4 KiB pages, reuse zeroed", CYCLE),
+        ("huge pages left, half of each marked, %", NEIGHBOURS),
+        ("4 threads mark and undo own 2 MiB, x", f"{THREADS['near']} > 4 threads, together"),
+        ("16 threads", f"{THREADS['near']} > 16 threads, together"),
+        ("fork, exit and wait", "fork, exit and wait of a small process"),
+        ("mmap, touch, munmap of 256 KiB", "mmap, touch and munmap of 256 KiB"),
+        ("touch, MADV_DONTNEED of 256 KiB", "touch and MADV_DONTNEED of 256 KiB"),
+        ("page fault", FAULT),
+    ],
     "cost": [
         ("free 2 MiB of 4 KiB pages", f"give back {KINDS['4k']}"),
         ("free 2 MiB, a huge page", f"give back {KINDS['thp']}"),

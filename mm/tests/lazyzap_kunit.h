@@ -153,7 +153,7 @@ static void lazyzap_test_large(struct kunit *test)
 static void lazyzap_test_lost(struct kunit *test)
 {
 	struct lazyzap_mm *lm = lazyzap_of(test->priv);
-	struct lazyzap_tree *tree = lazyzap_shard(lm, TEST_BASE);
+	struct lazyzap_tree *tree = lazyzap_shard(lm, lazyzap_cell(TEST_BASE));
 	bool lost;
 
 	test_mark(test, 10, 40);
