@@ -137,7 +137,7 @@ def jobs(demo: bool) -> list[Job]:
         # Without marked memory there is nothing to measure.
         Job("kswapd", body("first_wakeup mglru", "first_wakeup classic"), columns=("enabled",)),
         Job("node", body("wrong_node mglru", "wrong_node classic"), mem="2G", nodes=2, columns=("enabled",)),
-        Job("threads", body("threads"), mode="slow", cpus=16, boots=SPREAD_BOOTS, limit=900),
+        Job("threads", body("threads"), mode="slow", cpus=16, boots=3, limit=900),
         Job("reader", body(*(f"beside_a_reader {policy} {lru}" for policy, lru, _ in READERS)), mode="parallel", mem="1G", cpus=2,
             boots=SPREAD_BOOTS),
         Job("shim", body("shim"), mode="parallel", mem="2G", cpus=2, boots=SPREAD_BOOTS),
