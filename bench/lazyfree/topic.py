@@ -307,10 +307,9 @@ def allocator_table() -> list[tuple[str, str]]:
         for allocator in ALLOCATORS:
             key = row(load, limit, allocator)
             marked = f"{key} > {allocator.change}"
-            lines += [(f"  {allocator.name}", key), ("    marking", marked), ("    freed memory marked, %", f"{marked} > {MARKED}"),
-                      ("    memory, % of unmodified", f"{marked} > {MEMORY}")]
-            if load.name in HEAPS:
-                lines += [("    huge pages, %", f"{key} > {HUGE}"), ("    huge pages, marking, %", f"{marked} > {HUGE}")]
+            lines += [(f"  {allocator.name}", key), ("    marking", marked), ("    memory, % of unmodified", f"{marked} > {MEMORY}")]
+            if load.name == "half":
+                lines.append(("    huge pages left, marking, %", f"{marked} > {HUGE}"))
     return lines
 
 
@@ -321,15 +320,15 @@ TABLES = {
         ("  of 2 MiB of 4 KiB pages", f"give back {KINDS['4k']}"),
         ("  of 1 GiB, 2 MiB of it touched", f"give back {KINDS['1g']}"),
         ("MADV_FREE_UNDO after it", "take 2 MiB back as it is"),
-        ("MADV_FREE_UNDO after MADV_FREE, a page", UNDO_FREE),
-        ("MADV_FREE of half of a huge page", FREE["half"]),
-        ("free 2 MiB of 4 KiB pages, reuse zeroed", CYCLE),
-        ("huge pages left, half of each marked, %", NEIGHBOURS),
-        ("4 threads mark and undo own 2 MiB, x", f"{THREADS['near']} > 4 threads, together"),
-        ("16 threads", f"{THREADS['near']} > 16 threads, together"),
+        ("  after MADV_FREE, a page", UNDO_FREE),
+        ("MADV_FREE of half a huge page", FREE["half"]),
+        ("free 2 MiB, reuse it zeroed", CYCLE),
+        ("huge pages left, half marked, %", NEIGHBOURS),
+        ("4 threads mark and undo, x", f"{THREADS['near']} > 4 threads, together"),
+        ("16 threads, x", f"{THREADS['near']} > 16 threads, together"),
         ("fork, exit and wait", "fork, exit and wait of a small process"),
         ("mmap, touch, munmap of 256 KiB", "mmap, touch and munmap of 256 KiB"),
-        ("touch, MADV_DONTNEED of 256 KiB", "touch and MADV_DONTNEED of 256 KiB"),
+        ("touch, DONTNEED of 256 KiB", "touch and MADV_DONTNEED of 256 KiB"),
         ("page fault", FAULT),
     ],
     "cost": [
@@ -380,7 +379,7 @@ TABLES = {
         *((name, f"MADV_FREE loop beside a reader, {what}{more}") for _, _, what in READERS
           for name, more in ((f"MADV_FREE loop, {what}", ""), ("  the reader beside it", " > the reader"))),
         ("malloc() of 256 KiB to 4 MiB, glibc", SHIM.split(" > ", maxsplit=1)[0]),
-        ("  with a preloaded shim, MADV_FREE_UNDO", SHIM),
+        ("  preloaded shim, MADV_FREE_UNDO", SHIM),
     ],
     "allocators": allocator_table(),
 }

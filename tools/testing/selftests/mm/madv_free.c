@@ -556,6 +556,29 @@ TEST_F(lazyfree, policy)
 	EXPECT_GT(lost[0], lost[1]);
 }
 
+/* MGLRU drops no lazyfree page while its oldest generation has page cache. */
+TEST_F(single, cache_goes_first_with_lru_gen)
+{
+	const size_t size = 64 * MB;
+	char *p = map_anon(size);
+	long dropped;
+
+	ASSERT_NE(MAP_FAILED, p);
+	if (write_text(LRU_GEN, "y"))
+		SKIP(return, "no CONFIG_LRU_GEN");
+	madvise(p, size, MADV_NOHUGEPAGE);
+	memset(p, 1, size);
+	if (read_cache(self->group, size) < (long)size / 2)
+		SKIP(return, "no block device");
+	ASSERT_EQ(0, lazyfree(p, size));
+	dropped = group_read(self->group, "memory.stat", "pglazyfreed");
+	for (int round = 0; round < 8; round++)
+		group_write(self->group, "memory.reclaim", "1M swappiness=0");
+	/* A pass with a lower priority, which others may cause, drops a few. */
+	EXPECT_GE(32, group_read(self->group, "memory.stat", "pglazyfreed") - dropped);
+	munmap(p, size);
+}
+
 TEST(refused_ranges)
 {
 	const int rw = PROT_READ | PROT_WRITE;

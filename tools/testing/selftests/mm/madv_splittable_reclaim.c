@@ -81,25 +81,27 @@ TEST_F(lazyfree, half_of_each_folio_goes)
 /* Two ranges that are older and younger, in the same list of ranges */
 TEST_F(lazyfree, oldest_goes_first)
 {
-	const size_t size = HPAGE_SIZE, apart = 16 * HPAGE_SIZE;
+	/* Enough for one in each tree of ranges */
+	const int younger = 40;
+	const size_t size = HPAGE_SIZE;
 	const long pages = size / psize();
-	char *p = map_aligned(apart + size), *older = p + apart, *younger = p;
+	char *p = map_aligned((1 + younger) * size);
 	long left = pages;
 
 	ASSERT_NE(MAP_FAILED, p);
-	madvise(p, apart + size, self->t.advice);
-	stamp_pages(older, size);
-	stamp_pages(younger, size);
-	ASSERT_EQ(0, mark(older, size));
+	madvise(p, (1 + younger) * size, self->t.advice);
+	stamp_pages(p, (1 + younger) * size);
+	ASSERT_EQ(0, mark(p, size));
 	usleep(100000);
-	ASSERT_EQ(0, mark(younger, size));
+	for (int i = 1; i <= younger; i++)
+		ASSERT_EQ(0, mark(p + i * size, size));
 	for (int i = 0; i < ROUNDS && left == pages; i++) {
 		group_write(self->group, "memory.reclaim", "128K swappiness=0");
-		left = resident_pages(older, size);
+		left = resident_pages(p, size);
 	}
 	EXPECT_LT(left, pages);
-	EXPECT_EQ(pages, resident_pages(younger, size));
-	munmap(p, apart + size);
+	EXPECT_EQ(younger * pages, resident_pages(p + size, younger * size));
+	munmap(p, (1 + younger) * size);
 }
 
 /* A process that has just lost ranges has new ones zapped at once. */
@@ -279,6 +281,39 @@ TEST_F(single, young_ranges_stay)
 		kill_and_wait(pids[i]);
 		group_remove(group[i]);
 	}
+}
+
+/* Reclaim leaves a protected group alone. No process is killed for its marked memory. */
+TEST_F(single, no_oom_kill_beside_a_protected_group)
+{
+	char marks[96], needs[96];
+	pid_t marking, needing;
+
+	ASSERT_EQ(0, write_text(CGROUP "cgroup.procs", "0"));
+	ASSERT_EQ(0, group_write(self->group, "cgroup.subtree_control", "+memory"));
+	ASSERT_EQ(0, group_write(self->group, "memory.swap.max", "0"));
+	ASSERT_EQ(0, group_write(self->group, "memory.max", "67108864"));
+	snprintf(marks, sizeof(marks), "%s/marks", self->group);
+	snprintf(needs, sizeof(needs), "%s/needs", self->group);
+	ASSERT_EQ(0, make_dir(needs));
+	marking = marked_child(marks, 48 * MB);
+	ASSERT_LT(0, marking);
+	EXPECT_EQ(0, group_write(marks, "memory.min", "max"));
+	needing = fork();
+	ASSERT_LE(0, needing);
+	if (!needing) {
+		char *p = map_anon(32 * MB);
+
+		if (p == MAP_FAILED || group_write(needs, "cgroup.procs", "0"))
+			_exit(1);
+		memset(p, 1, 32 * MB);
+		_exit(0);
+	}
+	EXPECT_EQ(0, wait_status(needing));
+	EXPECT_EQ(0, group_read(self->group, "memory.events", "oom_kill"));
+	kill_and_wait(marking);
+	group_remove(marks);
+	group_remove(needs);
 }
 
 /* Page tables of memory that is zapped are freed as by MADV_DONTNEED. */
