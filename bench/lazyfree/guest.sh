@@ -267,7 +267,7 @@ allocator() {
 		echo "$key did not run to its end, and has no value"
 		return
 	fi
-	echo "= $key $((cpu / processes * 1048576 / bytes))"
+	echo "= $key $((cpu * 1048576 / (bytes * processes)))"
 	echo "= mib_$key $((memory > 1048576 ? memory / 1048576 : 1))"
 	[[ $load != half && $load != needed ]] || echo "= huge_$key $huge"
 	# Without MADV_SPLITTABLE nothing is marked: it is no result of the feature.
