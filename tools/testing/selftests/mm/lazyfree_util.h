@@ -173,6 +173,7 @@ static const struct setting lazyfree_settings[] = {
 	{ KNOBS "policy", "fair" },
 	{ LRU_GEN },
 	{ "/sys/kernel/mm/ksm/run", "0" },
+	{ "/sys/kernel/mm/ksm/smart_scan", "0" }, /* each scan looks at each page */
 	{ "/proc/sys/vm/watermark_boost_factor", "0" },
 	{ "/proc/sys/vm/min_slab_ratio", "0" },	/* for reclaim of a node */
 	{ "/proc/sys/kernel/numa_balancing" },
