@@ -182,12 +182,8 @@ static void sums_check_group_nodes(const char *dir)
 		/* Each CPU keeps bytes of slab objects that it has not counted yet. */
 		if (!strncmp(line, "slab", 4))
 			continue;
-		/*
-		 * Upstream's __folio_migrate_mapping() leaves NR_FILE_THPS to the old
-		 * node, and collapse_file() NR_FILE_PAGES and NR_SHMEM.
-		 */
-		if (!strncmp(line, "file_thp ", 9) || !strncmp(line, "file ", 5) ||
-		    !strncmp(line, "shmem ", 6))
+		/* Upstream's __folio_migrate_mapping() leaves it to the old node. */
+		if (!strncmp(line, "file_thp ", 9))
 			continue;
 		sum = 0;
 		for (p = line; (p = strchr(p, '=')); p++)
