@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What it costs to give memory back and to use it again, as an allocator would:
+ * The cost of freeing memory and of using it again, as an allocator would:
  * MADV_SPLITTABLE if there is such a call, or MADV_DONTNEED.
  *   lazy give KIND       2 MiB a call; KIND: 4k, thp, half (of each huge page),
  *                        64k (bytes), 1g (bytes)

@@ -510,7 +510,7 @@ static int protect(struct region *r, size_t first, size_t n, int prot, unsigned 
 
 	if (!ret) {
 		set_state(r, first, n, state, READ_ONLY | NO_ACCESS);
-		/* What can be read, and not written, does not change from now on. */
+		/* Memory that is read-only does not change from now on. */
 		if (state == READ_ONLY)
 			region_keep(r, first, n, MARKED);
 	} else if (ret != -EPERM) {
@@ -1297,7 +1297,7 @@ static int call_clear_refs(struct worker *w, struct region *r, size_t first, siz
 }
 
 /*
- * Memory that was marked, and can be read but not written, keeps what it has. Its
+ * Memory that was marked, and can be read but not written, keeps its contents. Its
  * range touches no other one, so that no call on other pages can cut it.
  */
 static int call_constant(struct worker *w, struct region *r, size_t first, size_t n)
