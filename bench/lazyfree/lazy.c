@@ -282,7 +282,7 @@ static long huge_kb(void)
 	return number("/proc/self/smaps_rollup", "AnonHugePages");
 }
 
-/* Half of each huge page is given back, taken back, and written. */
+/* Half of each huge page is freed, reused, and written. */
 static void zero(bool kept)
 {
 	char *p = map_regions(HUGE, CALLS, true);
