@@ -72,7 +72,7 @@ bool page_is(const char *addr, uint32_t stamp)
 
 /*
  * Check that the page at @addr, usually @page of @r, has contents that it may
- * have, and learn from it what it has. Returns false after a violation of @class.
+ * have, and remember them. Returns false after a violation of @class.
  */
 bool region_check_page(struct region *r, size_t page, const char *addr, const char *class)
 {
@@ -139,7 +139,7 @@ void region_zap_marked(struct region *r, size_t first, size_t n)
 
 /*
  * Nothing will discard pages of a @state any more, MAY_ZERO or MARKED. Each keeps
- * what it has, and the next read tells if that is old or zero.
+ * its contents, and the next read tells if these are old or zero.
  */
 void region_keep(struct region *r, size_t first, size_t n, unsigned int state)
 {

@@ -50,8 +50,7 @@ static struct sum {
 	{ "leak", MEMINFO, "Shmem", 1024, false, 0 },
 	{ "leak", MEMINFO, "ShmemHugePages", 0, false, 0 },
 	{ "leak", MEMINFO, "ShmemPmdMapped", 0, false, 0 },
-	/* Page tables of vmalloc are never freed. Those of processes are exact in their groups. */
-	{ "leak", MEMINFO, "PageTables", 8192, false, 0 },
+	{ "leak", MEMINFO, "PageTables", 1024, false, 0 },
 	{ "leak", MEMINFO, "SUnreclaim", 32768, false, 0 },
 	{ "leak", MEMINFO, "VmallocUsed", 16384, false, 0 },
 	{ "leak", MEMINFO, "Percpu", 16384, false, 0 },

@@ -26,7 +26,7 @@ enum region_kind {
 };
 
 /*
- * What the program knows of a page. Without a bit, the page has @stamp in it, or
+ * The state of a page, as far as the program knows. Without a bit, the page has @stamp in it, or
  * zeroes if that is 0.
  */
 enum page_state {
@@ -50,7 +50,7 @@ struct page {
 
 /*
  * A region is changed by the thread that has set the bits of its slots in @busy:
- * some for a part of it, all for what changes the mapping as a whole.
+ * some for a part of it, all for changes of the whole mapping.
  */
 struct region {
 	atomic_uint busy;
