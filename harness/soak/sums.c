@@ -181,8 +181,12 @@ static void sums_check_group_nodes(const char *dir)
 		/* Each CPU keeps bytes of slab objects that it has not counted yet. */
 		if (!strncmp(line, "slab", 4))
 			continue;
-		/* Upstream's __folio_migrate_mapping() leaves it to the old node. */
-		if (!strncmp(line, "file_thp ", 9))
+		/*
+		 * Upstream's __folio_migrate_mapping() leaves file_thp to the old
+		 * node, and moves file for anonymous pages in the swap cache, too,
+		 * which __swap_cache_add_folio() counts for no group.
+		 */
+		if (!strncmp(line, "file_thp ", 9) || !strncmp(line, "file ", 5))
 			continue;
 		sum = 0;
 		for (p = line; (p = strchr(p, '=')); p++)
