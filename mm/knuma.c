@@ -1,40 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * NUMA migration outside of page faults. A hinting fault queues the folio that
- * it has found on the wrong node, and makes it accessible where it is. The
- * knuma_migrated of the right node migrates it soon after, in a batch.
+ * NUMA migration outside of page faults. A hinting fault that finds a folio on
+ * the wrong node queues a window around it, and makes the window accessible where
+ * it is. The knuma_migrated of the right node migrates the window soon after.
  *
  * Andrea Arcangeli's AutoNUMA had such daemons in 2012:
  * https://lore.kernel.org/all/1345647560-30387-20-git-send-email-aarcange@redhat.com/
- * Unlike there, a queued folio carries nothing of it: it stays on its LRU list
- * with no reference held, so that compaction, CMA and memory hotplug find it
- * as before. An entry is a page frame number; who takes it finds out anew
- * whether there is a folio to migrate.
+ * There, a queued page was on a list. Here, an entry of a queue is an address of
+ * a task: the daemon looks up what is there now, under the policy of now, so that
+ * no other subsystem has to know of the queue.
  *
- * What must never happen is that a folio moves where a policy or cpuset that
- * has changed since it was queued no longer lets it. Who changes them makes the
- * change, then counts it in owner_seq or mapping_seq, then waits for batches
- * that have something of that owner. A fault reads the count before it looks at
- * the policy. So an entry has an older count than now if its policy may have
- * changed, and a batch drops it; or the batch had looked before, and is waited
- * for, see Documentation/litmus-tests/mm/knuma-policy.litmus. Those who fork
- * share a count, see knuma_init_mm().
+ * If a daemon is late, or has no queue left, the fault migrates: never slower than
+ * without daemons.
  */
 
 #include <linux/cpuhotplug.h>
-#include <linux/cpuset.h>
-#include <linux/hash.h>
 #include <linux/memory-tiers.h>
 #include <linux/memory.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/node.h>
+#include <linux/pgtable.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/numa_balancing.h>
-#include <linux/sched/sysctl.h>
 #include <linux/sched/task.h>
-#include <linux/sizes.h>
 #include <linux/vmstat.h>
 
 #include "internal.h"
@@ -43,281 +33,245 @@
 #define CREATE_TRACE_POINTS
 #include <trace/events/knuma.h>
 
+/* A window with fewer pages is not worth a look by a daemon: its fault migrates. */
+#define KNUMA_WORTH	8
+
 DEFINE_STATIC_KEY_FALSE(knuma_enabled);
 
 struct knuma_knobs knuma_knobs = {
-	.wake_pages = 512,
-	.wake_millisecs = 20,
-	.batch_pages = 32,
-	.pages_to_migrate = SZ_128M / PAGE_SIZE,
-	.migrate_sleep_millisecs = 100,
-	.faultaround_pages = 128,
+	.window_pages = KNUMA_WINDOW,
+	.late_millisecs = 100,
 	.scan_sleep_millisecs = 100,
-	.pages_to_scan = SZ_256M / PAGE_SIZE,
+	.pages_to_scan = (256 << 20) / PAGE_SIZE,
 };
 
 struct knuma_node *knuma_nodes[MAX_NUMNODES];
 
-/* Starts and stops daemons; innermost to locks of hotplug. */
+/* Starts and stops daemons; taken inside the locks of hotplug. */
 static DEFINE_MUTEX(knuma_lock);
 
-/* Changes of policy: of address spaces, and of files that are mapped. */
-static atomic_t owner_seq[KNUMA_OWNERS];
-static atomic_t mapping_seq[KNUMA_OWNERS];
-
-static u32 mapping_of(const struct folio *folio)
+/* Has the first window of a queue waited for long? */
+static bool knuma_is_late(struct knuma_node *node)
 {
-	return hash_ptr(READ_ONCE(folio->mapping), 32);
+	return !kfifo_is_empty(&node->fifo) &&
+	       time_after(jiffies, READ_ONCE(node->oldest) +
+			  msecs_to_jiffies(READ_ONCE(knuma_knobs.late_millisecs)));
 }
 
-/* How often the policy has changed that an entry is queued under. */
-static u32 current_seq(u8 owner, u32 mapping)
+static bool knuma_lacks(struct knuma_node *node, unsigned int order)
 {
-	return atomic_read(&owner_seq[owner]) +
-	       atomic_read(&mapping_seq[mapping % KNUMA_OWNERS]);
+	return READ_ONCE(node->delay[order]) &&
+	       time_before(jiffies, READ_ONCE(node->retry[order]));
 }
 
-/**
- * knuma_entry_holds() - Was it decided under the policy of now?
- * @node:	whose daemon asks
- * @entry:	what it has taken
- * @folio:	what is there now
- *
- * Either this sees that the policy has changed, or who has changed it sees
- * whose folios are in the batch, and waits.
- *
- * Context: Under @node->lock, which is held until the folio has moved.
- * Return: false if it may have changed, or the folio is another one.
- */
-bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
-		       const struct folio *folio)
+/* A part of a page table around a fault. */
+struct knuma_around {
+	unsigned long start;
+	unsigned long end;
+	pte_t *ptep;
+};
+
+static struct knuma_around knuma_around(struct vm_fault *vmf, unsigned int pages)
 {
-	if (entry->mapping != mapping_of(folio))
-		return false;
-	set_bit(entry->owner, node->owners);
-	set_bit(entry->mapping % KNUMA_OWNERS, node->mappings);
-	/* Pairs with knuma_wait(): before the counts are looked at. */
-	smp_mb__after_atomic();
-
-	return entry->seq == current_seq(entry->owner, entry->mapping);
-}
-
-static void knuma_wait(unsigned int slot, bool mapping)
-{
-	int nid;
-
-	/* Pairs with knuma_entry_holds(). */
-	smp_mb__after_atomic();
-	for_each_node(nid) {
-		struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
-
-		if (!node || !test_bit(slot, mapping ? node->mappings : node->owners))
-			continue;
-		mutex_lock(&node->lock);
-		mutex_unlock(&node->lock);
-	}
-}
-
-static void count_change(atomic_t *seq)
-{
-	/* Pairs with __knuma_seq(): who sees the count sees the change. */
-	smp_mb__before_atomic();
-	atomic_inc(seq);
-}
-
-void __knuma_policy_changed(const struct mm_struct *mm)
-{
-	count_change(&owner_seq[mm->knuma_owner]);
-	knuma_wait(mm->knuma_owner, false);
-}
-
-void __knuma_mems_changed(struct task_struct *task)
-{
-	/* It may be about to exit. */
-	guard(task_lock)(task);
-	if (task->mm)
-		count_change(&owner_seq[task->mm->knuma_owner]);
-}
-
-/* See Documentation/litmus-tests/mm/knuma-settle.litmus. */
-static void wait_for_batches(void)
-{
-	int nid;
-
-	for_each_node(nid) {
-		struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
-
-		if (!node)
-			continue;
-		mutex_lock(&node->lock);
-		mutex_unlock(&node->lock);
-	}
-}
-
-/* A batch that begins later sees the counts. */
-void __knuma_mems_settle(void)
-{
-	wait_for_batches();
-}
-
-void __knuma_mapping_changed(const struct address_space *mapping)
-{
-	u32 slot = hash_ptr(mapping, 32) % KNUMA_OWNERS;
-
-	count_change(&mapping_seq[slot]);
-	knuma_wait(slot, true);
-}
-
-u32 __knuma_seq(const struct mm_struct *mm, const struct folio *folio)
-{
-	u32 seq = current_seq(mm->knuma_owner, mapping_of(folio));
-
-	/* Pairs with count_change(): before the policy is looked at. */
-	smp_rmb();
-
-	return seq;
-}
-
-/**
- * knuma_add() - Add entries to a queue, and wake the daemon if it is worth it.
- * @node:	where they are to go
- * @nid:	where they are
- * @entries:	what is to move
- * @nr:		how many
- *
- * Context: Under a page table lock and RCU.
- * Return: how many pages there was room for.
- */
-unsigned long knuma_add(struct knuma_node *node, int nid,
-			const struct knuma_entry *entries, unsigned int nr)
-{
-	unsigned long enough = READ_ONCE(knuma_knobs.wake_pages), added;
-	struct knuma_ring *ring = rcu_dereference(node->rings[nid]);
-	bool wake;
-
-	if (!ring || READ_ONCE(node->closed))
-		return 0;
-
-	spin_lock(&ring->lock);
-	added = knuma_ring_add(ring, entries, nr);
-	wake = knuma_must_wake(ring->pages, added, enough);
-	spin_unlock(&ring->lock);
-	if (wake)
-		wake_up(&node->wait);
-	count_vm_events(KNUMA_QUEUED, added);
-
-	return added;
-}
-
-void knuma_fill(struct knuma_entry *entry, const struct mm_struct *mm,
-		const struct folio *folio, u32 seq)
-{
-	*entry = (struct knuma_entry) {
-		.pfn = folio_pfn(folio),
-		.mapping = mapping_of(folio),
-		.queued = jiffies,
-		.seq = seq,
-		.owner = mm->knuma_owner,
-		.order = folio_order(folio),
+	unsigned long bytes = min(pages * PAGE_SIZE, PMD_SIZE);
+	unsigned long start = ALIGN_DOWN(vmf->address, bytes);
+	struct knuma_around around = {
+		.start = max(start, vmf->vma->vm_start),
+		.end = min(start + bytes, vmf->vma->vm_end),
 	};
+
+	around.ptep = vmf->pte - ((vmf->address - around.start) >> PAGE_SHIFT);
+
+	return around;
 }
 
-/* The node, if it has a daemon that may take folios of current. Under RCU. */
-struct knuma_node *knuma_node_that_takes(int nid)
+static bool knuma_neighbour_moves(struct vm_fault *vmf, unsigned long addr, pte_t pte, int nid)
 {
-	struct knuma_node *node = READ_ONCE(knuma_nodes[nid]);
+	struct folio *folio;
+	struct page *page;
 
-	if (!node || !READ_ONCE(node->task))
-		return NULL;
-	/* In a fault the allocator sees to that, for the task that faults. */
-	if (cpusets_enabled() && !node_isset(nid, cpuset_current_mems_allowed))
-		return NULL;
+	if (!pte_protnone(pte))
+		return false;
+	page = vm_normal_page(vmf->vma, addr, pte);
+	if (!page)
+		return false;
+	folio = page_folio(page);
 
-	return node;
+	return folio_nid(folio) == nid && folio_test_anon(folio) && !folio_test_ksm(folio) &&
+	       PageAnonExclusive(page) && knuma_uses(current, vmf->vma->vm_mm, folio);
 }
 
-/* If there is no queue, the daemon is to make one; until then, faults migrate. */
-static bool has_ring(struct knuma_node *node, int nid)
+/*
+ * A page that others may access as well is no sign that its neighbours are used by
+ * the same task. If seven of eight neighbours were last accessed by it, they are.
+ */
+static bool knuma_around_is_private(struct vm_fault *vmf, int nid)
 {
-	if (likely(rcu_access_pointer(node->rings[nid])))
+	struct knuma_around around;
+	unsigned int own = 0;
+	unsigned long addr;
+
+	if (atomic_read(&vmf->vma->vm_mm->mm_users) == 1)
 		return true;
-	if (!node_test_and_set(nid, node->need))
-		wake_up(&node->wait);
+	around = knuma_around(vmf, KNUMA_WORTH);
+	for (addr = around.start; addr < around.end; addr += PAGE_SIZE, around.ptep++)
+		own += addr == vmf->address ||
+		       knuma_neighbour_moves(vmf, addr, ptep_get(around.ptep), nid);
 
-	return false;
+	return own >= KNUMA_WORTH - 1;
 }
 
-bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
-		   int target_nid, int *nid, int *flags)
+/* Make a neighbour accessible; not young, as nobody has accessed it. */
+static void knuma_restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep)
 {
 	struct vm_area_struct *vma = vmf->vma;
-	struct knuma_node *node;
-	struct knuma_entry entry;
+	pte_t old = ptep_modify_prot_start(vma, addr, ptep);
+	pte_t pte = pte_modify(old, vma->vm_page_prot);
 
-	/* knuma_seq() has not looked. */
-	if (*nid == numa_node_id())
-		return false;
-	/* What knuma_migrated_stop() waits for. */
-	guard(rcu)();
-	if (folio_order(folio) < READ_ONCE(knuma_knobs.defer_order))
-		return false;
-	node = knuma_node_that_takes(target_nid);
-	if (!node)
-		return false;
-	/* A fault in a system with tiers has a full node make room. */
-	if (READ_ONCE(node->closed) &&
-	    (sysctl_numa_balancing_mode & NUMA_BALANCING_MEMORY_TIERING))
-		return false;
-	/* Promotion has a rate of its own, and wakes who makes room for it. */
-	if (folio_use_access_time(folio))
-		return false;
-	/* For those who share it, the policy of one of them does not count. */
-	if (folio_maybe_mapped_shared(folio) &&
-	    (folio_test_anon(folio) || folio_is_file_lru(folio)))
-		return false;
-	/* As migrate_misplaced_folio_prepare() has it. */
-	if (folio_is_file_lru(folio) && folio_test_dirty(folio))
-		return false;
-	if (!has_ring(node, *nid))
-		return false;
-
-	knuma_fill(&entry, vma->vm_mm, folio, seq);
-	if (!knuma_add(node, *nid, &entry, 1)) {
-		*flags |= TNF_MIGRATE_FAIL;
-		count_vm_events(KNUMA_QUEUE_FULL, folio_nr_pages(folio));
-		return true;
-	}
-	trace_knuma_queue(folio, *nid, target_nid, false);
-
-	/* Counts for where it will be; 2012 did so, too. */
-	*flags |= TNF_QUEUED;
-	*nid = target_nid;
-	return true;
+	if (!pte_write(pte) && vma_wants_manual_pte_write_upgrade(vma) &&
+	    can_change_pte_writable(vma, addr, pte))
+		pte = pte_mkwrite(pte, vma);
+	ptep_modify_prot_commit(vma, addr, ptep, old, pte);
+	update_mmu_cache_range(vmf, vma, addr, ptep, 1);
 }
 
-static bool has_daemon(int nid)
+/* Make the neighbours that move accessible. Returns how many there are. */
+static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int nid,
+				const struct knuma_around *around, bool count)
+{
+	pte_t *ptep = around->ptep;
+	unsigned long addr;
+	int pages = 0;
+
+	for (addr = around->start; addr < around->end; addr += PAGE_SIZE, ptep++) {
+		pte_t pte = ptep_get(ptep);
+
+		if (!knuma_neighbour_moves(vmf, addr, pte, nid) ||
+		    pfn_folio(pte_pfn(pte)) == folio)
+			continue;
+		pages++;
+		if (count && pages >= KNUMA_WORTH)
+			break;
+		if (!count)
+			knuma_restore(vmf, addr, ptep);
+	}
+
+	return pages;
+}
+
+static enum knuma_result knuma_fault_pmd(struct vm_fault *vmf, struct knuma_node *node, int nid)
+{
+	struct knuma_entry entry = {
+		.task = current,
+		.start = vmf->address & HPAGE_PMD_MASK,
+		.pages = HPAGE_PMD_NR,
+		.src = nid,
+	};
+
+	if (knuma_is_late(node) || !knuma_add(node, &entry))
+		return KNUMA_FAULT_NONE;
+
+	return KNUMA_FAULT_QUEUED;
+}
+
+enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
+				int target_nid, int *pages)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	int nid = folio_nid(folio), more;
+	struct knuma_around around;
+	struct knuma_entry entry;
+	struct knuma_node *node;
+
+	/* Promotion from slow memory has a rate of its own. */
+	if (!knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
+	    folio_maybe_mapped_shared(folio) || folio_use_access_time(folio))
+		return KNUMA_FAULT_NONE;
+	/* knuma_migrated_stop() waits for a grace period. */
+	guard(rcu)();
+	node = READ_ONCE(knuma_nodes[target_nid]);
+	if (!node || !READ_ONCE(node->task))
+		return KNUMA_FAULT_NONE;
+	if (knuma_lacks(node, folio_order(folio)))
+		return KNUMA_FAULT_FAILED;
+	if (!vmf->pte)
+		return knuma_fault_pmd(vmf, node, nid);
+
+	if (!knuma_around_is_private(vmf, nid))
+		return KNUMA_FAULT_NONE;
+	around = knuma_around(vmf, READ_ONCE(knuma_knobs.window_pages));
+	if (*pages + knuma_restore_around(vmf, folio, nid, &around, true) < KNUMA_WORTH)
+		return KNUMA_FAULT_NONE;
+	if (knuma_is_late(node))
+		return KNUMA_FAULT_SELF;
+	entry = (struct knuma_entry) {
+		.task = current,
+		.start = around.start,
+		.pages = (around.end - around.start) >> PAGE_SHIFT,
+		.src = nid,
+	};
+	if (!knuma_add(node, &entry))
+		return KNUMA_FAULT_SELF;
+	more = knuma_restore_around(vmf, folio, nid, &around, false);
+	trace_knuma_queue(current, around.start, *pages + more, nid, target_nid);
+	*pages += more;
+
+	return KNUMA_FAULT_QUEUED;
+}
+
+/**
+ * knuma_migrate_window() - Migrate pages around a hinting fault.
+ * @vmf:	the fault; its VMA or its mm is locked for read
+ * @nid:	node of the folio
+ * @target_nid:	node to move to
+ *
+ * Context: process; may sleep; no page table lock held.
+ * Return: number of pages that have moved.
+ */
+int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid)
+{
+	struct knuma_around around = knuma_around(vmf, min(READ_ONCE(knuma_knobs.window_pages),
+							   KNUMA_SMALL));
+	struct knuma_move moves[KNUMA_SMALL];
+	struct knuma_window w = {
+		.task = current,
+		.vma = vmf->vma,
+		.start = around.start,
+		.end = around.end,
+		.src = nid,
+		.nid = target_nid,
+		.most = KNUMA_SMALL,
+		.moves = moves,
+	};
+
+	count_vm_event(KNUMA_SELF_MIGRATED);
+
+	return knuma_window_migrate(&w);
+}
+
+static bool knuma_has_daemon(int nid)
 {
 	return node_state(nid, N_MEMORY) && node_state(nid, N_CPU);
 }
 
-/* Without one, faults migrate, as without all this. */
-static void run_daemon(int nid)
+/* Without a daemon, faults migrate. */
+static void knuma_run_daemon(int nid)
 {
-	int err = has_daemon(nid) ? knuma_migrated_run(nid) : 0;
+	int err = knuma_has_daemon(nid) ? knuma_migrated_run(nid) : 0;
 
 	if (err)
 		pr_warn("knuma: no daemon for node %d: error %d\n", nid, err);
 }
 
 /**
- * knuma_enable() - Turn it on or off.
+ * knuma_enable() - Start or stop the daemons.
  * @enable:	which of them
  *
- * Context: Waits for the batches of all daemons when it is turned off.
+ * Context: process; may sleep. Waits for the current window of each daemon.
  */
 void knuma_enable(bool enable)
 {
-	int nid, i;
+	int nid;
 
 	guard(cpus_read_lock)();
 	guard(mutex)(&knuma_lock);
@@ -325,46 +279,26 @@ void knuma_enable(bool enable)
 		return;
 	if (enable) {
 		static_branch_enable_cpuslocked(&knuma_enabled);
-		/* What was changed before may not have been counted. */
-		for (i = 0; i < KNUMA_OWNERS; i++) {
-			count_change(&owner_seq[i]);
-			count_change(&mapping_seq[i]);
-		}
 		for_each_online_node(nid)
-			run_daemon(nid);
+			knuma_run_daemon(nid);
 	} else {
-		/* Who changes a policy waits for a batch until there is none. */
+		static_branch_disable_cpuslocked(&knuma_enabled);
 		for_each_node(nid)
 			knuma_migrated_stop(nid);
-		static_branch_disable_cpuslocked(&knuma_enabled);
 	}
 }
 
-/* A node may get its first CPU. That the last one goes does no harm. */
-static int cpu_comes(unsigned int cpu)
+/* A node may get its first CPU. A daemon of a node without CPUs does no harm. */
+static int knuma_cpu_online(unsigned int cpu)
 {
 	guard(mutex)(&knuma_lock);
 	if (static_key_enabled(&knuma_enabled))
-		run_daemon(cpu_to_node(cpu));
+		knuma_run_daemon(cpu_to_node(cpu));
 
 	return 0;
 }
 
-/*
- * Nobody holds what goes offline when it begins, nor looks at it when it is
- * over: the memory map may go next.
- */
-static int memory_changes(struct notifier_block *nb, unsigned long action,
-			  void *arg)
-{
-	if (action == MEM_GOING_OFFLINE || action == MEM_OFFLINE)
-		wait_for_batches();
-
-	return NOTIFY_OK;
-}
-
-static int node_changes(struct notifier_block *nb, unsigned long action,
-			void *arg)
+static int knuma_node_changes(struct notifier_block *nb, unsigned long action, void *arg)
 {
 	int nid = ((struct node_notify *)arg)->nid;
 
@@ -378,7 +312,7 @@ static int node_changes(struct notifier_block *nb, unsigned long action,
 		break;
 	case NODE_CANCEL_REMOVING_LAST_MEMORY:
 	case NODE_ADDED_FIRST_MEMORY:
-		run_daemon(nid);
+		knuma_run_daemon(nid);
 		break;
 	}
 
@@ -390,11 +324,10 @@ static int __init knuma_init(void)
 	int err;
 
 	err = cpuhp_setup_state_nocalls(CPUHP_AP_ONLINE_DYN, "mm/knuma:online",
-					cpu_comes, NULL);
+					knuma_cpu_online, NULL);
 	if (err < 0)
 		return err;
-	hotplug_memory_notifier(memory_changes, DEFAULT_CALLBACK_PRI);
-	hotplug_node_notifier(node_changes, DEFAULT_CALLBACK_PRI);
+	hotplug_node_notifier(knuma_node_changes, DEFAULT_CALLBACK_PRI);
 
 	return 0;
 }

@@ -1,109 +1,150 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * NUMA migration outside of page faults: what its files share.
+ * NUMA migration outside of page faults: declarations that its files share.
  */
 #ifndef _MM_KNUMA_H
 #define _MM_KNUMA_H
 
-#include <linux/bitmap.h>
+#include <linux/kfifo.h>
 #include <linux/knuma.h>
-#include <linux/list.h>
 #include <linux/mm.h>
-#include <linux/mutex.h>
-#include <linux/percpu.h>
+#include <linux/spinlock.h>
 #include <linux/wait.h>
 
-#include "knuma_queue.h"
+/* Pages of a window, at most: one page table. */
+#define KNUMA_WINDOW	PTRS_PER_PTE
 
-/* What becomes of an entry of a queue. */
-enum knuma_fate {
-	KNUMA_TAKEN,	/* isolated, to be migrated */
-	KNUMA_OLD,	/* has waited too long */
-	KNUMA_POLICY,	/* memory policy or cpuset has changed since */
-	KNUMA_GONE,	/* no such folio any more */
-	KNUMA_MOVED,	/* is on another node already */
-	KNUMA_SHARED,	/* was last accessed from elsewhere */
-	KNUMA_PINNED,	/* somebody does I/O on it */
-	KNUMA_DIRTY,	/* of a file, and written to */
-	KNUMA_BUSY,	/* not to be isolated */
-	KNUMA_FATES
-};
+/* Pages that a task migrates in one page fault. */
+#define KNUMA_SMALL	32
 
-/* How long entries have waited, in powers of two of a jiffy. */
-#define KNUMA_AGES	12
+/* Pages of a window that are allocated at once. */
+#define KNUMA_BULK	64U
+
+/* Windows of a queue. */
+#define KNUMA_RING	1024
+
+/* After this time in a queue, in jiffies, a window is dropped. */
+#define KNUMA_EXPIRES	(2 * HZ)
+
+/* A node that lacks memory for an order is tried again after this time, in jiffies. */
+#define KNUMA_RETRY_MIN	max(HZ / 100, 1)
+#define KNUMA_RETRY_MAX	HZ
 
 /**
- * struct knuma_node - What is to move to a node, and who moves it.
- * @nid:	the node
- * @task:	knuma_migrated; NULL if it does not run
- * @wait:	where it waits for work
- * @lock:	held from the check of the first entry of a batch until the
- *		batch has moved. To take and release it waits for the batch.
- * @owners:	address spaces that have something in the batch; under @lock
- * @mappings:	files, or anon_vmas, that have
- * @last:	source that was served last; of the daemon
- * @bucket:	how much may move; of the daemon
- * @full:	how often in turn the node had no memory; of the daemon
- * @closed:	it has none for what comes: nothing is queued
- * @fates:	what became of entries; of the daemon
- * @ages:	how long they had waited; of the daemon
- * @migrated:	pages that have moved; of the daemon
- * @failed:	pages that have not; of the daemon
- * @recent:	what faults have queued around them
- * @need:	sources for which a queue is to be made
- * @rings:	a queue for each source node, or NULL. Read under RCU.
+ * struct knuma_move - A folio of a window
+ * @old:	the folio, locked and isolated
+ * @new:	its copy, or NULL
+ * @addr:	address of its first page
+ * @order:	order of @old
+ * @pmd:	mapped by a PMD
+ * @stays:	is not to move
+ * @moved:	@new is mapped in place of @old
+ * @young:	was accessed while it was copied
+ */
+struct knuma_move {
+	struct folio *old;
+	struct folio *new;
+	unsigned long addr;
+	u8 order;
+	bool pmd;
+	bool stays;
+	bool moved;
+	bool young;
+};
+
+/**
+ * struct knuma_window - A part of one page table, and the node that it moves to
+ * @task:	task that uses the pages
+ * @vma:	VMA, locked for read
+ * @pmd:	entry of the page table
+ * @start:	start address
+ * @end:	end address (exclusive)
+ * @src:	node to move from
+ * @nid:	node to move to
+ * @most:	pages to move, at most
+ * @moves:	array of @most elements
+ * @nr:		folios that were selected
+ * @pages:	pages of these folios
+ * @moved:	pages that have moved
+ * @lacked:	bit mask of orders for which @nid had no memory
+ * @stopped:	the copy ended early, for another task
+ */
+struct knuma_window {
+	struct task_struct *task;
+	struct vm_area_struct *vma;
+	pmd_t *pmd;
+	unsigned long start;
+	unsigned long end;
+	int src;
+	int nid;
+	unsigned int most;
+	struct knuma_move *moves;
+	unsigned int nr;
+	unsigned int pages;
+	unsigned int moved;
+	unsigned int lacked;
+	bool stopped;
+};
+
+/**
+ * struct knuma_entry - A window in a queue
+ * @task:	task that uses it, with a reference
+ * @start:	start address
+ * @pages:	number of pages
+ * @src:	node to move from
+ * @queued:	time in jiffies
  *
- * Lock order: knuma_lock, those of hotplug and of cpusets, mmap_lock, a vma's >
- * knuma_node.lock > locks of migration. The page table lock > knuma_ring.lock.
+ * The address is looked up in the address space of @task when the daemon takes
+ * the entry: nothing else remembers what was there before.
+ */
+struct knuma_entry {
+	struct task_struct *task;
+	unsigned long start;
+	unsigned int pages;
+	int src;
+	unsigned long queued;
+};
+
+/**
+ * struct knuma_node - Windows that are to move to a node
+ * @nid:	the node
+ * @task:	knuma_migrated, or NULL
+ * @wait:	where the daemon waits for windows
+ * @lock:	lock of @fifo; taken under a page table lock, and no lock is taken
+ *		under it
+ * @fifo:	the queue
+ * @oldest:	time in jiffies when the first window of @fifo was queued
+ * @retry:	for each order, time in jiffies until which there is no memory
+ * @delay:	for each order, current delay in jiffies, or 0 if there is memory
  */
 struct knuma_node {
 	int nid;
 	struct task_struct *task;
 	wait_queue_head_t wait;
-	struct mutex lock;		/* a batch, see above */
-	DECLARE_BITMAP(owners, KNUMA_OWNERS);
-	DECLARE_BITMAP(mappings, KNUMA_OWNERS);
-	int last;
-	struct knuma_bucket bucket;
-	unsigned int full;
-	bool closed;
-	unsigned long fates[KNUMA_FATES];
-	unsigned long ages[KNUMA_AGES];
-	unsigned long migrated;
-	unsigned long failed;
-	struct knuma_recent recent;
-	nodemask_t need;
-	struct knuma_ring __rcu *rings[];
+	spinlock_t lock;	/* see above */
+	DECLARE_KFIFO(fifo, struct knuma_entry, KNUMA_RING);
+	unsigned long oldest;
+	unsigned long retry[NR_PAGE_ORDERS];
+	unsigned long delay[NR_PAGE_ORDERS];
 };
 
-/* By node; made once, when a node gets its first daemon. */
+/* By node; allocated when a node gets its first daemon, and never freed. */
 extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
 
-/*
- * Whether a CPU of the node has accessed it last. @last may be none, or a time
- * that is left of memory tiering; that cpupid_pid_unset() is true for one pid
- * in 256, too, does not matter here.
- */
-static inline bool knuma_last_on(int last, int nid)
-{
-	unsigned int cpu = cpupid_to_cpu(last);
+/* Leave windows in their queues until they expire, for tests; in debugfs. */
+extern bool knuma_hold;
 
-	return cpu < nr_cpu_ids && cpu_to_node(cpu) == nid;
-}
+bool knuma_window_allowed(struct vm_area_struct *vma);
+bool knuma_uses(struct task_struct *task, struct mm_struct *mm, struct folio *folio);
+unsigned int knuma_window_migrate(struct knuma_window *w);
 
-bool knuma_entry_holds(struct knuma_node *node, const struct knuma_entry *entry,
-		       const struct folio *folio);
-
+bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry);
+void knuma_lacked(struct knuma_node *node, unsigned int orders, unsigned int had);
+unsigned int knuma_waiting(struct knuma_node *node);
 int knuma_migrated_run(int nid);
 void knuma_migrated_stop(int nid);
 
 void knuma_scand_update(void);
-
-struct knuma_node *knuma_node_that_takes(int nid);
-void knuma_fill(struct knuma_entry *entry, const struct mm_struct *mm,
-		const struct folio *folio, u32 seq);
-unsigned long knuma_add(struct knuma_node *node, int nid,
-			const struct knuma_entry *entries, unsigned int nr);
 
 void knuma_enable(bool enable);
 

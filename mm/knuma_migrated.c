@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * knuma_migrated: a daemon for each node migrates to it what hinting faults
- * have queued. It takes turns among the nodes that folios come from, as in
- * 2012, and goes on where it stopped.
+ * knuma_migrated: a daemon for each node migrates to it the windows that hinting
+ * faults have queued.
  */
 
+#include <linux/cpuset.h>
 #include <linux/freezer.h>
 #include <linux/kthread.h>
-#include <linux/log2.h>
-#include <linux/memory_hotplug.h>
+#include <linux/mempolicy.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/vmstat.h>
 
@@ -21,352 +22,244 @@
 
 #include <trace/events/knuma.h>
 
-/* Entries that a batch looks at for each page that it may take. */
-#define LOOKS_A_PAGE	4
-
-/* When a node that has no memory is looked at again. */
-#define BACK_OFF_LEAST	(HZ / 10)
-#define BACK_OFF_MOST	(4 * HZ)
+bool knuma_hold;
 
 /**
- * struct knuma_batch - What is about to move.
- * @folios:	isolated
- * @pages:	of them
- * @most:	of them, but that the last folio may be larger
- * @looks:	entries that may still be looked at
+ * knuma_add() - Queue a window.
+ * @node:	node that it is to move to
+ * @entry:	the window; @entry->task is current
+ *
+ * Context: page table lock held, under RCU.
+ * Return: false if the queue is full.
  */
-struct knuma_batch {
-	struct list_head folios;
-	unsigned long pages;
-	unsigned long most;
-	unsigned long looks;
-};
-
-static enum knuma_fate may_take(struct knuma_node *node, int src,
-				struct folio *folio)
+bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry)
 {
-	if (folio_nid(folio) != src)
-		return KNUMA_MOVED;
-	if (folio_is_zone_device(folio) || !folio_mapped(folio))
-		return KNUMA_GONE;
-	/* Others that map it may be allowed less; and it is not for one task. */
-	if (folio_test_ksm(folio) ||
-	    (folio_maybe_mapped_shared(folio) &&
-	     (folio_test_anon(folio) || folio_is_file_lru(folio))))
-		return KNUMA_SHARED;
-	if (folio_use_access_time(folio))
-		return KNUMA_GONE;
-	if (!knuma_last_on(folio_last_cpupid(folio), node->nid))
-		return KNUMA_SHARED;
-	if (folio_maybe_dma_pinned(folio))
-		return KNUMA_PINNED;
-	if (folio_is_file_lru(folio) && folio_test_dirty(folio))
-		return KNUMA_DIRTY;
+	struct knuma_entry queued = *entry;
+	bool first, added;
 
-	return KNUMA_TAKEN;
+	queued.queued = jiffies;
+	spin_lock(&node->lock);
+	first = kfifo_is_empty(&node->fifo);
+	if (first)
+		WRITE_ONCE(node->oldest, queued.queued);
+	added = kfifo_put(&node->fifo, queued);
+	if (added)
+		get_task_struct(entry->task);
+	spin_unlock(&node->lock);
+	if (!added) {
+		count_vm_event(KNUMA_QUEUE_FULL);
+		return false;
+	}
+	/* The daemon sleeps only while the queue is empty. */
+	if (first)
+		wake_up(&node->wait);
+	count_vm_events(KNUMA_QUEUED, entry->pages);
+
+	return true;
 }
 
-/* There is room for as many pages as a batch has, but the last may be larger. */
-static bool fits(struct knuma_node *node, struct folio *folio,
-		 struct knuma_batch *batch)
+/* Take the first window. The caller drops the reference to its task. */
+static bool knuma_take_entry(struct knuma_node *node, struct knuma_entry *entry)
 {
-	unsigned long pages = batch->pages + folio_nr_pages(folio);
+	struct knuma_entry next;
+	bool taken;
 
-	return pages <= batch->most || migrate_has_room(node->nid, pages);
+	spin_lock(&node->lock);
+	taken = kfifo_get(&node->fifo, entry);
+	if (kfifo_peek(&node->fifo, &next))
+		WRITE_ONCE(node->oldest, next.queued);
+	spin_unlock(&node->lock);
+
+	return taken;
+}
+
+/* Number of windows that wait. Context: any. */
+unsigned int knuma_waiting(struct knuma_node *node)
+{
+	guard(spinlock)(&node->lock);
+
+	return kfifo_len(&node->fifo);
+}
+
+/**
+ * knuma_lacked() - Record for which orders a node has no memory.
+ * @node:	the node
+ * @orders:	bit mask of orders for which there was none
+ * @had:	bit mask of orders that were asked for
+ *
+ * Other orders do not wait. The delay doubles up to a second.
+ *
+ * Context: the daemon of @node.
+ */
+void knuma_lacked(struct knuma_node *node, unsigned int orders, unsigned int had)
+{
+	for (unsigned int order = 0; order < NR_PAGE_ORDERS; order++) {
+		unsigned long delay = node->delay[order];
+
+		if (!(had & BIT(order)))
+			continue;
+		if (!(orders & BIT(order))) {
+			WRITE_ONCE(node->delay[order], 0);
+			continue;
+		}
+		delay = clamp(delay * 2, (unsigned long)KNUMA_RETRY_MIN,
+			      (unsigned long)KNUMA_RETRY_MAX);
+		WRITE_ONCE(node->retry[order], jiffies + delay);
+		WRITE_ONCE(node->delay[order], delay);
+		trace_knuma_lack(node->nid, order, delay);
+	}
+}
+
+/* Tell a task that pages which it has queued have not moved. */
+static void knuma_report(struct task_struct *task, unsigned int pages)
+{
+	atomic_add(pages, &task->knuma_failed);
+}
+
+/* The address space of a task, which may be about to exit; NULL if it has none. */
+static struct mm_struct *knuma_grab_mm(struct task_struct *task)
+{
+	guard(task_lock)(task);
+	if (!task->mm || (task->flags & PF_KTHREAD))
+		return NULL;
+	mmgrab(task->mm);
+
+	return task->mm;
 }
 
 /*
- * Whether there is something to migrate is found out from nothing but a page
- * frame number: the page may be free by now, of somebody else, or a part of
- * something larger.
+ * Lock the VMA of an address. As khugepaged, this holds no reference to mm_users:
+ * a task that exits waits for the lock of the VMA, for one window at most, and
+ * does not leave its memory to the daemon.
  */
-static enum knuma_fate take_folio(struct knuma_node *node, int src,
-				  const struct knuma_entry *entry,
-				  struct knuma_batch *batch)
+static struct vm_area_struct *knuma_lock_vma(struct mm_struct *mm, unsigned long addr)
 {
-	struct page *page;
-	struct folio *folio;
-	enum knuma_fate fate;
+	struct vm_area_struct *vma = NULL;
 
-	if (knuma_entry_age(entry, jiffies) > KNUMA_OLD_JIFFIES)
-		return KNUMA_OLD;
-	page = pfn_to_online_page(entry->pfn);
-	if (!page)
-		return KNUMA_GONE;
-	folio = page_folio(page);
-	if (!folio_try_get(folio))
-		return KNUMA_GONE;
-	if (page_folio(page) != folio || folio_pfn(folio) != entry->pfn ||
-	    !folio_test_lru(folio)) {
-		fate = KNUMA_GONE;
-	} else {
-		fate = may_take(node, src, folio);
-		if (fate == KNUMA_TAKEN && !knuma_entry_holds(node, entry, folio))
-			fate = KNUMA_POLICY;
-		if (fate == KNUMA_TAKEN &&
-		    (!fits(node, folio, batch) ||
-		     !isolate_folio_to_list(folio, &batch->folios)))
-			fate = KNUMA_BUSY;
-	}
-	if (fate == KNUMA_TAKEN)
-		batch->pages += folio_nr_pages(folio);
-	/* Who has isolated it has a reference of its own. */
-	folio_put(folio);
+	if (!mmap_read_trylock(mm))
+		return NULL;
+	/* exit_mmap() frees the tree of VMAs with mmap_lock held for write. */
+	if (atomic_read(&mm->mm_users))
+		vma = vma_lookup(mm, addr);
+	if (vma && !vma_start_read_locked(vma))
+		vma = NULL;
+	mmap_read_unlock(mm);
 
-	return fate;
+	return vma;
 }
 
-static void take_entry(struct knuma_node *node, int src,
-		       const struct knuma_entry *entry, struct knuma_batch *batch)
+/* May memory of a task and a VMA move to a node, by the policy and cpuset of now? */
+static bool knuma_node_allowed(struct task_struct *task, struct vm_area_struct *vma,
+			       unsigned long addr, int nid)
 {
-	u32 age = knuma_entry_age(entry, jiffies);
-	enum knuma_fate fate;
+	nodemask_t mems = cpuset_mems_allowed(task);
 
-	node->ages[min(fls(age), KNUMA_AGES - 1)]++;
-	fate = take_folio(node, src, entry, batch);
-	node->fates[fate]++;
-	if (fate == KNUMA_TAKEN)
-		return;
-	trace_knuma_drop(entry->pfn, src, node->nid, fate, age);
-	count_vm_events(KNUMA_DROPPED, 1UL << entry->order);
+	return node_isset(nid, mems) && vma_migratable(vma) &&
+	       mpol_balances_to(task, vma, addr, nid);
 }
 
-/* From one source, as much as it has a turn for, or one huge page. */
-static void take_quantum(struct knuma_node *node, int src,
-			 struct knuma_ring *ring, struct knuma_batch *batch)
+static void knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves,
+				struct knuma_entry *entry, struct mm_struct *mm)
 {
-	unsigned long most = min(batch->pages + KNUMA_QUANTUM, batch->most);
-	struct knuma_entry entries[8];
-	unsigned int nr, i;
+	unsigned long end = entry->start + entry->pages * PAGE_SIZE;
+	struct knuma_window w = {
+		.task = entry->task,
+		.src = entry->src,
+		.nid = node->nid,
+		.start = entry->start,
+		.most = KNUMA_WINDOW,
+		.moves = moves,
+	};
 
-	while (batch->pages < most && batch->looks) {
-		nr = min_t(unsigned long, ARRAY_SIZE(entries), batch->looks);
-		spin_lock(&ring->lock);
-		nr = knuma_ring_take(ring, entries, nr, most - batch->pages);
-		spin_unlock(&ring->lock);
-		if (!nr)
+	while (w.start < end) {
+		unsigned int had = 0;
+
+		w.vma = knuma_lock_vma(mm, w.start);
+		if (!w.vma)
 			break;
-		for (i = 0; i < nr; i++)
-			take_entry(node, src, &entries[i], batch);
-		batch->looks -= nr;
-	}
-}
-
-/* The daemon alone makes queues, and frees them when it is about to end. */
-static struct knuma_ring *ring_of(struct knuma_node *node, int src)
-{
-	return rcu_dereference_protected(node->rings[src], true);
-}
-
-/* Which nodes something waits from; returns how many pages. */
-static unsigned long waiting_from(struct knuma_node *node, nodemask_t *sources)
-{
-	unsigned long pages, all = 0;
-	int src;
-
-	nodes_clear(*sources);
-	for_each_node(src) {
-		pages = ring_of(node, src) ? knuma_ring_pages(ring_of(node, src)) : 0;
-		if (pages)
-			node_set(src, *sources);
-		all += pages;
-	}
-
-	return all;
-}
-
-static unsigned long waiting(struct knuma_node *node)
-{
-	nodemask_t sources;
-
-	return waiting_from(node, &sources);
-}
-
-static void collect(struct knuma_node *node, struct knuma_batch *batch,
-		    unsigned long pages)
-{
-	nodemask_t sources;
-	int src;
-
-	batch->pages = 0;
-	batch->most = pages;
-	batch->looks = LOOKS_A_PAGE * pages;
-	INIT_LIST_HEAD(&batch->folios);
-	waiting_from(node, &sources);
-	while (batch->pages < pages && batch->looks) {
-		src = knuma_next_source(&sources, node->last);
-		if (src == NUMA_NO_NODE)
+		w.end = min(end, w.vma->vm_end);
+		if (!knuma_window_allowed(w.vma) ||
+		    !knuma_node_allowed(w.task, w.vma, w.start, w.nid)) {
+			vma_end_read(w.vma);
+			count_vm_events(KNUMA_REFUSED, entry->pages);
 			break;
-		node->last = src;
-		take_quantum(node, src, ring_of(node, src), batch);
-		if (!knuma_ring_pages(ring_of(node, src)))
-			node_clear(src, sources);
-	}
-}
-
-/* The node has no memory for what comes: for a while, nothing is queued. */
-static unsigned long close_node(struct knuma_node *node)
-{
-	unsigned long pause = knuma_back_off(node->full, BACK_OFF_LEAST, BACK_OFF_MOST);
-
-	if (!node->closed)
-		count_vm_event(KNUMA_STOPPED);
-	WRITE_ONCE(node->closed, true);
-	node->full++;
-	trace_knuma_stop(node->nid, pause);
-	if (READ_ONCE(knuma_knobs.debug))
-		pr_info_ratelimited("knuma: node %d takes no memory, again in %u ms\n",
-				    node->nid, jiffies_to_msecs(pause));
-
-	return pause;
-}
-
-/* Migrates a batch. Returns for how many jiffies to pause after it. */
-static unsigned long migrate_batch(struct knuma_node *node)
-{
-	unsigned long limit = READ_ONCE(knuma_knobs.pages_to_migrate);
-	unsigned int ms = READ_ONCE(knuma_knobs.migrate_sleep_millisecs), moved;
-	unsigned long period = max(1UL, msecs_to_jiffies(ms));
-	struct knuma_batch batch;
-	unsigned long pages;
-	bool lacked;
-
-	pages = min3(READ_ONCE(knuma_knobs.batch_pages), limit, waiting(node));
-	/* Not for long without a look at the knobs. */
-	if (knuma_bucket_fill(&node->bucket, jiffies, limit, period) < (long)pages)
-		return min(knuma_bucket_wait(&node->bucket, pages, limit, period), HZ);
-	if (!migrate_has_room(node->nid, pages))
-		return close_node(node);
-	WRITE_ONCE(node->closed, false);
-
-	mutex_lock(&node->lock);
-	collect(node, &batch, pages);
-	moved = migrate_misplaced_folios(&batch.folios, node->nid, &lacked);
-	/*
-	 * No barrier is needed before this, see
-	 * Documentation/litmus-tests/mm/knuma-batch-end.litmus.
-	 */
-	bitmap_zero(node->owners, KNUMA_OWNERS);
-	bitmap_zero(node->mappings, KNUMA_OWNERS);
-	mutex_unlock(&node->lock);
-
-	node->bucket.tokens -= moved;
-	node->migrated += moved;
-	/* A folio that is split on the way counts for all of it. */
-	node->failed += batch.pages - min_t(unsigned long, moved, batch.pages);
-	if (batch.pages)
-		trace_knuma_batch(node->nid, batch.pages, moved);
-	if (moved)
-		node->full = 0;
-	/*
-	 * There may be free memory, and none for huge pages. Faults have
-	 * counted what they have queued as if it was here: they are to know.
-	 */
-	else if (lacked)
-		return close_node(node);
-
-	return 0;
-}
-
-/* If there is no memory for one, the next fault asks again, and migrates. */
-static void make_rings(struct knuma_node *node)
-{
-	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN;
-	const size_t bytes = sizeof(struct knuma_entry) *
-		rounddown_pow_of_two(clamp(2 * KNUMA_RING_MOST / num_possible_nodes(),
-					   KNUMA_RING_LEAST, KNUMA_RING_MOST));
-	struct knuma_ring *ring;
-	void *buffer;
-	int src;
-
-	for_each_node_mask(src, node->need) {
-		node_clear(src, node->need);
-		if (ring_of(node, src))
-			continue;
-		ring = kzalloc_node(sizeof(*ring), gfp, node->nid);
-		if (!ring)
-			continue;
-		spin_lock_init(&ring->lock);
-		buffer = kvmalloc_node(bytes, gfp, node->nid);
-		if (!buffer || kfifo_init(&ring->fifo, buffer, bytes)) {
-			kvfree(buffer);
-			kfree(ring);
-			continue;
 		}
-		rcu_assign_pointer(node->rings[src], ring);
+		knuma_window_migrate(&w);
+		vma_end_read(w.vma);
+
+		for (unsigned int i = 0; i < w.nr; i++)
+			had |= BIT(w.moves[i].order);
+		knuma_lacked(node, w.lacked, had);
+		if (w.lacked)
+			knuma_report(w.task, w.pages - w.moved);
+		/* The rest of the window comes again at once. */
+		if (w.stopped) {
+			schedule();
+			if (w.moved)
+				continue;
+		}
+		w.start = w.end;
 	}
 }
 
-/* Nobody adds to them any more; but debugfs may look how many pages wait. */
-static void free_rings(struct knuma_node *node)
+/* Migrate a window, or drop it if it is old or its task has exited. */
+static void knuma_serve(struct knuma_node *node, struct knuma_move *moves,
+			struct knuma_entry *entry)
 {
-	struct knuma_ring *ring;
-	int src;
+	struct mm_struct *mm;
 
-	for_each_node(src) {
-		ring = rcu_replace_pointer(node->rings[src], NULL, true);
-		if (!ring)
-			continue;
-		kvfree(ring->fifo.kfifo.data);
-		kvfree_rcu_mightsleep(ring);
+	if (time_after(jiffies, entry->queued + KNUMA_EXPIRES)) {
+		knuma_report(entry->task, entry->pages);
+		count_vm_events(KNUMA_EXPIRED, entry->pages);
+		return;
 	}
-}
-
-static bool has_work(struct knuma_node *node)
-{
-	return kthread_should_stop() || !nodes_empty(node->need) || waiting(node);
-}
-
-static bool has_enough(struct knuma_node *node)
-{
-	return kthread_should_stop() || waiting(node) >= READ_ONCE(knuma_knobs.wake_pages);
+	mm = knuma_grab_mm(entry->task);
+	if (!mm)
+		return;
+	knuma_migrate_entry(node, moves, entry, mm);
+	mmdrop(mm);
 }
 
 static int knuma_migrated(void *arg)
 {
-	static const struct sched_param param = { };
 	struct knuma_node *node = arg;
-	unsigned long pause, migrated;
+	struct knuma_entry entry;
+	struct knuma_move *moves;
 
-	/* It does not preempt the one that has just queued for it. */
-	sched_setscheduler_nocheck(current, SCHED_BATCH, &param);
+	moves = kvmalloc_array(KNUMA_WINDOW, sizeof(*moves), GFP_KERNEL);
+	/* Tasks that work are not to wait for it. */
+	set_user_nice(current, 10);
 	set_freezable();
 	while (!kthread_should_stop()) {
-		wait_event_freezable(node->wait, has_work(node));
-		make_rings(node);
-		migrated = node->migrated;
-		pause = msecs_to_jiffies(READ_ONCE(knuma_knobs.wake_millisecs));
-		wait_event_freezable_timeout(node->wait, has_enough(node), pause);
-		while (!kthread_should_stop() && waiting(node)) {
-			make_rings(node);
-			pause = migrate_batch(node);
-			if (pause)
-				wait_event_freezable_timeout(node->wait,
-							     kthread_should_stop(),
-							     pause);
-			cond_resched();
+		wait_event_freezable(node->wait, kthread_should_stop() ||
+				     !kfifo_is_empty(&node->fifo));
+		while (READ_ONCE(knuma_hold) && !kthread_should_stop())
+			schedule_timeout_interruptible(1);
+		while (!kthread_should_stop() && knuma_take_entry(node, &entry)) {
+			if (moves)
+				knuma_serve(node, moves, &entry);
+			put_task_struct(entry.task);
+			if (need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY))
+				schedule();
 			try_to_freeze();
 		}
-		if (READ_ONCE(knuma_knobs.debug) && node->migrated != migrated)
-			pr_info_ratelimited("knuma: %lu pages to node %d\n",
-					    node->migrated - migrated, node->nid);
 	}
+	kvfree(moves);
 
 	return 0;
 }
 
-static struct knuma_node *node_alloc(int nid)
+static struct knuma_node *knuma_node_alloc(int nid)
 {
-	struct knuma_node *node;
+	/* Stays, so not where it would keep memory from going offline. */
+	struct knuma_node *node = kvzalloc(sizeof(*node), GFP_KERNEL);
 
-	/* Stays: not where it would keep memory from going offline. */
-	node = kzalloc_flex(*node, rings, nr_node_ids);
 	if (!node)
 		return NULL;
 	node->nid = nid;
-	node->last = nid;
 	init_waitqueue_head(&node->wait);
-	mutex_init(&node->lock);
+	spin_lock_init(&node->lock);
+	INIT_KFIFO(node->fifo);
 
 	return node;
 }
@@ -375,7 +268,7 @@ static struct knuma_node *node_alloc(int nid)
  * knuma_migrated_run() - Start the daemon of a node, if it has none.
  * @nid:	node that has memory
  *
- * Context: The caller excludes others that start or stop it.
+ * Context: the caller excludes others that start or stop it.
  * Return: 0, or a negative errno; without a daemon, faults migrate.
  */
 int knuma_migrated_run(int nid)
@@ -384,7 +277,7 @@ int knuma_migrated_run(int nid)
 	struct task_struct *task;
 
 	if (!node) {
-		node = node_alloc(nid);
+		node = knuma_node_alloc(nid);
 		if (!node)
 			return -ENOMEM;
 		/*
@@ -395,11 +288,8 @@ int knuma_migrated_run(int nid)
 	}
 	if (node->task)
 		return 0;
-	node->closed = false;
-	node->full = 0;
-	node->bucket.tokens = READ_ONCE(knuma_knobs.pages_to_migrate);
-	node->bucket.filled = jiffies;
-	/* On any idle CPU: those of the node run who waits for this memory. */
+	memset(node->delay, 0, sizeof(node->delay));
+	/* On any idle CPU: those of the node run the tasks that use this memory. */
 	task = kthread_create(knuma_migrated, node, "knuma_migrated%d", nid);
 	if (IS_ERR(task))
 		return PTR_ERR(task);
@@ -413,23 +303,25 @@ int knuma_migrated_run(int nid)
  * knuma_migrated_stop() - Stop the daemon of a node.
  * @nid:	the node
  *
- * What was queued is forgotten: hinting faults will find it again.
+ * Windows in the queue are dropped: hinting faults will find them again.
  *
- * Context: As knuma_migrated_run(). Waits for a batch and a grace period.
+ * Context: as knuma_migrated_run(). Waits for a window and a grace period.
  */
 void knuma_migrated_stop(int nid)
 {
 	struct knuma_node *node = knuma_nodes[nid];
 	struct task_struct *task = node ? node->task : NULL;
+	struct knuma_entry entry;
 
 	if (!task)
 		return;
 	WRITE_ONCE(node->task, NULL);
 	/*
-	 * Faults that have found the task add to queues under RCU. See
+	 * Faults that have found the task add to the queue under RCU. See
 	 * Documentation/litmus-tests/mm/knuma-stop.litmus.
 	 */
 	synchronize_rcu();
 	kthread_stop(task);
-	free_rings(node);
+	while (knuma_take_entry(node, &entry))
+		put_task_struct(entry.task);
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * knuma_scand: makes the memory of tasks inaccessible, so that their next
- * accesses tell where it is needed, in place of the tasks themselves. Whose
- * turn it is, and how often, they decide as before: from their faults, in
- * their ticks.
+ * accesses tell where it is needed, in place of the tasks. As before, each task
+ * decides in its ticks when it is due, and its faults decide how often.
  */
 
 #include <linux/cpuset.h>
@@ -21,13 +20,13 @@
 #include "internal.h"
 #include "knuma.h"
 
-/* Tasks whose turn it is; a reference to each. */
+/* Tasks that are due, with a reference to each. */
 static LLIST_HEAD(due);
 static DECLARE_WAIT_QUEUE_HEAD(scand_wait);
 
 struct knuma_scand knuma_scand;
 
-/* A tick holds the lock of its runqueue, which waking up may take. */
+/* A tick holds the lock of its runqueue, which wake_up() may take. */
 static void wake_scand(struct irq_work *work)
 {
 	wake_up(&scand_wait);
@@ -56,40 +55,43 @@ bool __knuma_scan_later(struct task_struct *p)
 
 static void scan(struct task_struct *p)
 {
-	struct mm_struct *mm = get_task_mm(p);
-	nodemask_t mems;
+	nodemask_t mems = cpuset_mems_allowed(p);
+	struct mm_struct *mm = NULL;
 	int seq;
 
+	scoped_guard(task_lock, p) {
+		if (p->mm && !(p->flags & PF_KTHREAD)) {
+			mm = p->mm;
+			mmgrab(mm);
+		}
+	}
 	if (!mm)
 		return;
 
-	/* Of one node no page can migrate, as task_numa_work() has it. */
-	mems = cpuset_mems_allowed(p);
+	/* With one node, no page can migrate, as in task_numa_work(). */
 	if (nodes_weight(mems) > 1) {
 		knuma_scand.nid = cpu_to_node(task_cpu(p));
-		WRITE_ONCE(knuma_scand.mm, mm);
 		seq = READ_ONCE(mm->numa_scan_seq);
 		knuma_scand.pages_scanned +=
 			knuma_scan_task(p, mm, READ_ONCE(knuma_knobs.pages_to_scan));
 		knuma_scand.full_scans += READ_ONCE(mm->numa_scan_seq) != seq;
-		WRITE_ONCE(knuma_scand.mm, NULL);
 	}
-	/* To exit in place of its last task may take long. */
-	mmput_async(mm);
+	mmdrop(mm);
 }
 
-/* What is on the list is taken off it, and scanned unless the daemon ends. */
+/* Take the tasks off the list, and scan for them unless the daemon ends. */
 static void scan_due(bool ends)
 {
 	struct llist_node *list = llist_reverse_order(llist_del_all(&due));
 	struct task_struct *p, *next;
 
 	llist_for_each_entry_safe(p, next, list, knuma_scan) {
-		/* From here on its tick may put it on the list again. */
+		/* From here on, its tick may add it again. */
 		init_llist_node(&p->knuma_scan);
 		if (!ends) {
 			scan(p);
-			cond_resched();
+			if (need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY))
+				schedule();
 			try_to_freeze();
 			ends = kthread_should_stop();
 		}
@@ -97,7 +99,7 @@ static void scan_due(bool ends)
 	}
 }
 
-/* Not for long without a look at the knob. */
+/* The knob may change meanwhile. */
 static void sleep_until_next_round(void)
 {
 	unsigned long begun = jiffies, now, ends;
@@ -157,13 +159,13 @@ static void stop_scand(void)
 }
 
 /**
- * knuma_scand_update() - Start or stop the daemon, as its knobs have it.
+ * knuma_scand_update() - Start or stop the daemon, as its knobs say.
  *
- * Context: Waits for the scan of one address space when it is stopped.
+ * Context: process; may sleep. To stop it waits for one scan.
  */
 void knuma_scand_update(void)
 {
-	static DEFINE_MUTEX(lock);	/* one at a time starts or stops it */
+	static DEFINE_MUTEX(lock);	/* starts and stops */
 	int err = 0;
 
 	guard(mutex)(&lock);
@@ -172,7 +174,7 @@ void knuma_scand_update(void)
 		err = run_scand();
 	else
 		stop_scand();
-	/* Without it, tasks scan; as without all this. */
+	/* Without it, tasks scan. */
 	if (err)
 		pr_warn("knuma: no knuma_scand: error %d\n", err);
 }

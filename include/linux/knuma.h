@@ -1,56 +1,47 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * NUMA balancing that a task does not wait for. See
+ * NUMA migration outside of page faults. See
  * Documentation/admin-guide/mm/knuma.rst.
  */
 #ifndef _LINUX_KNUMA_H
 #define _LINUX_KNUMA_H
 
-#include <linux/hash.h>
+#include <linux/atomic.h>
 #include <linux/jump_label.h>
-#include <linux/mm.h>
-#include <linux/mm_types.h>
-#include <linux/sched/numa_balancing.h>
-#include <linux/topology.h>
+#include <linux/sched.h>
+#include <linux/types.h>
 
-struct task_struct;
+struct folio;
 struct vm_fault;
 
-/* How long a folio may be on its way, in jiffies. */
-#define KNUMA_OLD_JIFFIES	(2 * HZ)
+/**
+ * enum knuma_result - What a NUMA hinting fault does with a misplaced folio
+ * @KNUMA_FAULT_NONE:		migrates it, as without this option
+ * @KNUMA_FAULT_QUEUED:	makes it accessible; a daemon migrates it
+ * @KNUMA_FAULT_SELF:		calls knuma_migrate_window() without locks
+ * @KNUMA_FAULT_FAILED:	makes it accessible; the node has no memory for now
+ */
+enum knuma_result {
+	KNUMA_FAULT_NONE,
+	KNUMA_FAULT_QUEUED,
+	KNUMA_FAULT_SELF,
+	KNUMA_FAULT_FAILED,
+};
 
 #ifdef CONFIG_KNUMA
 /**
- * struct knuma_knobs - What can be set in /sys/kernel/mm/autonuma/.
- * @debug:		daemons write to the kernel log
- * @defer_order:	folios of this order and above are queued
- * @faultaround_pages:	that are looked at around a fault; 0 or a power of two
- * @wake_pages:		a daemon begins when so many wait,
- * @wake_millisecs:	or when they have waited that long
- * @batch_pages:	that are unmapped at once
- * @pages_to_migrate:	at most, to a node,
- * @migrate_sleep_millisecs: in this time
- * @working_set:	what was not touched in the last pass does not count
- * @load_balance_strict: only idle CPUs take a task from its preferred node
- * @scan_enabled:	knuma_scand walks, rather than the tasks
- * @scan_sleep_millisecs: between two rounds of it
- * @scan_sleep_pass_millisecs: between two passes over an address space
- * @pages_to_scan:	in a round of an address space
+ * struct knuma_knobs - Files of /sys/kernel/mm/autonuma/
+ * @window_pages:	pages around a fault that move with it, a power of two
+ * @late_millisecs:	age of a queue from which on faults migrate
+ * @scan_enabled:	knuma_scand scans in place of the tasks
+ * @scan_sleep_millisecs: pause between two rounds of knuma_scand
+ * @pages_to_scan:	pages of an address space that it scans in a round
  */
 struct knuma_knobs {
-	unsigned int debug;
-	unsigned int defer_order;
-	unsigned int faultaround_pages;
-	unsigned int wake_pages;
-	unsigned int wake_millisecs;
-	unsigned int batch_pages;
-	unsigned int pages_to_migrate;
-	unsigned int migrate_sleep_millisecs;
-	unsigned int working_set;
-	unsigned int load_balance_strict;
+	unsigned int window_pages;
+	unsigned int late_millisecs;
 	unsigned int scan_enabled;
 	unsigned int scan_sleep_millisecs;
-	unsigned int scan_sleep_pass_millisecs;
 	unsigned int pages_to_scan;
 };
 
@@ -58,142 +49,47 @@ extern struct knuma_knobs knuma_knobs;
 
 DECLARE_STATIC_KEY_FALSE(knuma_enabled);
 
-u32 __knuma_seq(const struct mm_struct *mm, const struct folio *folio);
-bool __knuma_queue(struct vm_fault *vmf, struct folio *folio, u32 seq,
-		   int target_nid, int *nid, int *flags);
-int __knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
-			 int target_nid);
-void __knuma_policy_changed(const struct mm_struct *mm);
-void __knuma_mems_changed(struct task_struct *task);
-void __knuma_mems_settle(void);
-void __knuma_mapping_changed(const struct address_space *mapping);
+enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
+				int target_nid, int *pages);
+int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid);
 
-/* Has a fault something to queue for; for what takes time to prepare it. */
 static inline bool knuma_is_enabled(void)
 {
 	return static_branch_unlikely(&knuma_enabled);
 }
 
 /**
- * knuma_seq() - Before it is decided whether a folio is to move.
- * @mm:		address space that has accessed it
- * @folio:	the folio
- *
- * Most faults find their folio where they are, and pay a comparison: it is
- * not queued, whatever the policy has in mind for it.
- *
- * Context: Under the page table lock, on one CPU until knuma_queue().
- * Return: for knuma_queue().
- */
-static inline u32 knuma_seq(const struct mm_struct *mm, const struct folio *folio)
-{
-	if (!knuma_is_enabled() || folio_nid(folio) == numa_node_id())
-		return 0;
-
-	return __knuma_seq(mm, folio);
-}
-
-/**
- * knuma_queue() - Have a folio migrated later, if that is how it is set up.
+ * knuma_fault() - Decide how a misplaced folio is migrated.
  * @vmf:	the hinting fault
- * @folio:	what it has hit; misplaced
- * @seq:	from knuma_seq(), before that was decided
- * @target_nid:	where it should be
- * @nid:	set to the node that the fault counts for
- * @flags:	TNF_QUEUED is added, or TNF_MIGRATE_FAIL if there is no room
+ * @folio:	the folio
+ * @target_nid:	node that it should be on
+ * @pages:	number of pages that the fault counts for; increased by those
+ *		around the folio that are queued with it
  *
- * Context: Under the page table lock. Does not sleep or allocate.
- * Return: true if the fault is to make the folio accessible where it is;
- * false if it is to migrate it, as without this.
+ * Context: page table lock held. Does not sleep or allocate.
+ * Return: see enum knuma_result.
  */
-static inline bool knuma_queue(struct vm_fault *vmf, struct folio *folio,
-			       u32 seq, int target_nid, int *nid, int *flags)
+static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *folio,
+					    int target_nid, int *pages)
 {
-	return knuma_is_enabled() &&
-	       __knuma_queue(vmf, folio, seq, target_nid, nid, flags);
+	if (!knuma_is_enabled())
+		return KNUMA_FAULT_NONE;
+
+	return __knuma_fault(vmf, folio, target_nid, pages);
 }
 
-/**
- * knuma_queue_around() - Queue neighbours of a folio that was queued.
- * @vmf:	the hinting fault, in a page table
- * @folio:	what it has hit
- * @target_nid:	where it is to go
- * @flags:	TNF_QUEUED if it was
- *
- * They stay inaccessible. Looks at faultaround_pages entries of one page table
- * at most.
- *
- * Context: As knuma_queue().
- * Return: how many pages; they count as if they had been hit.
- */
-static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
-				     int target_nid, int flags)
+static inline void knuma_init_task(struct task_struct *p)
 {
-	if (!knuma_is_enabled() || !(flags & TNF_QUEUED))
+	atomic_set(&p->knuma_failed, 0);
+}
+
+/* Take the number of pages that current has queued, and that have not moved. */
+static inline int knuma_take_failed(void)
+{
+	if (!knuma_is_enabled() || !atomic_read(&current->knuma_failed))
 		return 0;
 
-	return __knuma_queue_around(vmf, folio, target_nid);
-}
-
-/**
- * knuma_init_mm() - Whose changes of policy count for an address space.
- * @mm:		one that is new: all 0, or a copy of the one that forks
- *
- * What a task has queued may be its child's alone by the time that it is
- * migrated. So a child counts with its parent; a new program begins anew.
- */
-static inline void knuma_init_mm(struct mm_struct *mm)
-{
-	if (!mm->knuma_owner)
-		mm->knuma_owner = 1 + hash_ptr(mm, 32) % U8_MAX;
-}
-
-/**
- * knuma_policy_changed() - Forget what was decided under another policy.
- * @mm:		whose memory policy has changed
- *
- * When it returns, nothing that was queued before for @mm is being migrated
- * or will be.
- *
- * Context: May sleep. Waits for a batch that has something of @mm.
- */
-static inline void knuma_policy_changed(const struct mm_struct *mm)
-{
-	if (knuma_is_enabled())
-		__knuma_policy_changed(mm);
-}
-
-/**
- * knuma_mems_changed() - The same of the nodes of a task, but does not wait.
- * @task:	it may have no memory
- *
- * For each of many: knuma_mems_settle() then waits for all.
- */
-static inline void knuma_mems_changed(struct task_struct *task)
-{
-	if (knuma_is_enabled())
-		__knuma_mems_changed(task);
-}
-
-/**
- * knuma_mems_settle() - Wait for what knuma_mems_changed() did not wait for.
- *
- * Context: May sleep. Waits for a batch of each node.
- */
-static inline void knuma_mems_settle(void)
-{
-	if (knuma_is_enabled())
-		__knuma_mems_settle();
-}
-
-/**
- * knuma_mapping_changed() - The same, of a file whose policy has changed.
- * @mapping:	the file's; others may have queued its folios, too
- */
-static inline void knuma_mapping_changed(const struct address_space *mapping)
-{
-	if (knuma_is_enabled())
-		__knuma_mapping_changed(mapping);
+	return atomic_xchg(&current->knuma_failed, 0);
 }
 #else /* !CONFIG_KNUMA */
 static inline bool knuma_is_enabled(void)
@@ -201,41 +97,24 @@ static inline bool knuma_is_enabled(void)
 	return false;
 }
 
-static inline u32 knuma_seq(const struct mm_struct *mm, const struct folio *folio)
+static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *folio,
+					    int target_nid, int *pages)
+{
+	return KNUMA_FAULT_NONE;
+}
+
+static inline int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid)
 {
 	return 0;
 }
 
-static inline bool knuma_queue(struct vm_fault *vmf, struct folio *folio,
-			       u32 seq, int target_nid, int *nid, int *flags)
+static inline void knuma_init_task(struct task_struct *p)
 {
-	return false;
 }
 
-static inline int knuma_queue_around(struct vm_fault *vmf, struct folio *folio,
-				     int target_nid, int flags)
+static inline int knuma_take_failed(void)
 {
 	return 0;
-}
-
-static inline void knuma_init_mm(struct mm_struct *mm)
-{
-}
-
-static inline void knuma_policy_changed(const struct mm_struct *mm)
-{
-}
-
-static inline void knuma_mems_changed(struct task_struct *task)
-{
-}
-
-static inline void knuma_mems_settle(void)
-{
-}
-
-static inline void knuma_mapping_changed(const struct address_space *mapping)
-{
 }
 #endif /* CONFIG_KNUMA */
 

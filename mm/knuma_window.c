@@ -1,0 +1,661 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Migrate a window, that is a part of one page table, without migration entries.
+ * Tasks may read the pages while they are copied.
+ *
+ *  1. Write-protect the pages, and flush the TLB once.
+ *  2. Skip pages with unexpected references. From here on, nobody writes to the
+ *     others without a page fault, not even get_user_pages().
+ *  3. Copy them.
+ *  4. Freeze the reference counts, clear the entries, flush the TLB once, and map
+ *     the copies.
+ *
+ * A task that writes to a page meanwhile makes its entry writable, as after any
+ * write-protection. Then the page stays where it is, and its copy is freed. KSM
+ * checks references in the same way (write_protect_page() in mm/ksm.c), and NOMAD
+ * copies before it unmaps, page by page between memory tiers (OSDI 2024).
+ *
+ * Invariant: an entry that is present, readable, clean and not writable in step
+ * 4 has been so since step 2. Nobody else write-protects a page meanwhile: fork(2)
+ * and mprotect(2) wait for the VMA, reclaim and KSM for the folio, which is
+ * locked; VMAs with userfaultfd or soft-dirty tracking are left to page faults.
+ * NUMA balancing makes an entry inaccessible, and the next fault, writable.
+ */
+
+#include <linux/highmem.h>
+#include <linux/huge_mm.h>
+#include <linux/memcontrol.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+#include <linux/mm_inline.h>
+#include <linux/mmu_notifier.h>
+#include <linux/page_idle.h>
+#include <linux/page_owner.h>
+#include <linux/pgalloc_tag.h>
+#include <linux/pgtable.h>
+#include <linux/rmap.h>
+#include <linux/sched.h>
+#include <linux/sched/numa_balancing.h>
+#include <linux/userfaultfd_k.h>
+#include <linux/vmstat.h>
+
+#include <asm/tlbflush.h>
+
+#include "internal.h"
+#include "knuma.h"
+
+#include <trace/events/knuma.h>
+
+/* Entries that are looked at under one hold of the page table lock. */
+#define KNUMA_LOOKS	64
+
+/**
+ * knuma_window_allowed() - Can pages of a VMA be migrated as a window?
+ * @vma:	VMA, locked for read
+ *
+ * Others are left to page faults. Without VM_WRITE, ptrace(2) could write to a
+ * page whose entry is write-protected.
+ *
+ * Return: true if they can.
+ */
+bool knuma_window_allowed(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) && (vma->vm_flags & VM_WRITE) &&
+	       !(vma->vm_flags & (VM_LOCKED | VM_PFNMAP | VM_MIXEDMAP | VM_SHADOW_STACK)) &&
+	       !userfaultfd_armed(vma) && !vma_soft_dirty_enabled(vma);
+}
+
+/**
+ * knuma_uses() - Is a task known to use an anonymous folio?
+ * @task:	the task
+ * @mm:		its address space
+ * @folio:	folio that is mapped once, in @mm
+ *
+ * The last hinting fault on the folio was one of @task, or nobody else can
+ * access it. As in cpupid_match_pid(), one in 256 of all tasks may pass for @task.
+ *
+ * Return: true if it is.
+ */
+bool knuma_uses(struct task_struct *task, struct mm_struct *mm, struct folio *folio)
+{
+	int last = folio_last_cpupid(folio);
+
+	if (atomic_read(&mm->mm_users) == 1)
+		return true;
+
+	return !cpupid_pid_unset(last) && cpupid_match_pid(task, last);
+}
+
+static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *folio,
+				struct page *page)
+{
+	return folio_nid(folio) == w->src && folio_test_anon(folio) &&
+	       !folio_test_ksm(folio) && !folio_is_zone_device(folio) &&
+	       folio_test_swapbacked(folio) && PageAnonExclusive(page) &&
+	       knuma_uses(w->task, w->vma->vm_mm, folio);
+}
+
+/* Lock and isolate a folio, so that reclaim, KSM and other migrations skip it. */
+static bool knuma_take(struct knuma_window *w, struct folio *folio, unsigned long addr)
+{
+	if (!folio_trylock(folio))
+		return false;
+	if (folio_test_swapcache(folio) || folio_test_writeback(folio) ||
+	    !folio_isolate_lru(folio)) {
+		folio_unlock(folio);
+		return false;
+	}
+	node_stat_mod_folio(folio, NR_ISOLATED_ANON, folio_nr_pages(folio));
+	w->moves[w->nr++] = (struct knuma_move) {
+		.old = folio,
+		.addr = addr,
+		.order = folio_order(folio),
+	};
+	w->pages += folio_nr_pages(folio);
+
+	return true;
+}
+
+static void knuma_put_back(struct knuma_move *move)
+{
+	struct folio *folio = move->old;
+
+	node_stat_mod_folio(folio, NR_ISOLATED_ANON, -folio_nr_pages(folio));
+	folio_unlock(folio);
+	folio_putback_lru(folio);
+}
+
+/* Is all of a large folio mapped by entries from @ptep on? */
+static bool knuma_maps_all(pte_t *ptep, pte_t pte, struct folio *folio, int nr)
+{
+	if (folio_mapcount(folio) != nr)
+		return false;
+	for (int i = 1; i < nr; i++) {
+		pte_t next = ptep_get(ptep + i);
+
+		if (!pte_present(next) || pte_pfn(next) != pte_pfn(pte) + i)
+			return false;
+	}
+
+	return true;
+}
+
+/* Returns how many entries it has looked at. */
+static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
+{
+	pte_t pte = ptep_get(ptep);
+	struct folio *folio;
+	struct page *page;
+	int nr = 1;
+
+	if (!pte_present(pte))
+		return 1;
+	page = vm_normal_page(w->vma, addr, pte);
+	if (!page)
+		return 1;
+	folio = page_folio(page);
+	if (folio_test_large(folio)) {
+		nr = folio_nr_pages(folio);
+		if (page != &folio->page || nr > (w->end - addr) >> PAGE_SHIFT ||
+		    w->pages + nr > w->most || !knuma_maps_all(ptep, pte, folio, nr))
+			return 1;
+	}
+	if (knuma_folio_allowed(w, folio, page))
+		knuma_take(w, folio, addr);
+
+	return nr;
+}
+
+/* Find the pages that may move. Returns false if there is no page table. */
+static bool knuma_select(struct knuma_window *w)
+{
+	unsigned long addr, next;
+
+	for (addr = w->start; addr < w->end && w->pages < w->most; addr = next) {
+		spinlock_t *ptl;
+		pte_t *ptep, *start;
+		int nr;
+
+		start = ptep = pte_offset_map_lock(w->vma->vm_mm, w->pmd, addr, &ptl);
+		if (!ptep)
+			return false;
+		next = min(addr + KNUMA_LOOKS * PAGE_SIZE, w->end);
+		for (; addr < next && w->pages < w->most; addr += nr * PAGE_SIZE, ptep += nr)
+			nr = knuma_look(w, ptep, addr);
+		next = addr;
+		pte_unmap_unlock(start, ptl);
+	}
+
+	return true;
+}
+
+/* The entry of a page that may be read only. */
+static void knuma_protect_entry(struct knuma_window *w, struct folio *folio,
+				unsigned long addr, pte_t *ptep, bool *flush)
+{
+	pte_t pte = ptep_get_and_clear(w->vma->vm_mm, addr, ptep);
+
+	*flush |= pte_accessible(w->vma->vm_mm, pte);
+	if (pte_dirty(pte))
+		folio_mark_dirty(folio);
+	pte = pte_modify(pte, w->vma->vm_page_prot);
+	pte = pte_wrprotect(pte_mkclean(pte));
+	set_pte_at(w->vma->vm_mm, addr, ptep, pte);
+}
+
+/* Does an entry still map a page, and has nobody written to the page? */
+static bool knuma_entry_holds(pte_t pte, struct page *page)
+{
+	return pte_present(pte) && !pte_protnone(pte) && !pte_write(pte) &&
+	       !pte_dirty(pte) && pte_pfn(pte) == page_to_pfn(page);
+}
+
+static pte_t *knuma_ptep(struct knuma_window *w, struct knuma_move *move, pte_t *start)
+{
+	return start + ((move->addr - w->start) >> PAGE_SHIFT);
+}
+
+/*
+ * Steps 1 and 2. An entry may have changed since knuma_select(): then the page
+ * is not in the window. See Documentation/litmus-tests/mm/knuma-gup-fast.litmus
+ * for the flush before the reference count is read.
+ */
+static void knuma_protect(struct knuma_window *w)
+{
+	struct mm_struct *mm = w->vma->vm_mm;
+	struct mmu_notifier_range range;
+	pte_t *start, *ptep;
+	bool flush = false;
+	spinlock_t *ptl;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, w->start, w->end);
+	mmu_notifier_invalidate_range_start(&range);
+	start = pte_offset_map_lock(mm, w->pmd, w->start, &ptl);
+	if (!start)
+		goto count;
+	flush_tlb_batched_pending(mm);
+	lazy_mmu_mode_enable();
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+		struct folio *folio = move->old;
+		int nr = folio_nr_pages(folio);
+
+		ptep = knuma_ptep(w, move, start);
+		move->stays = !pte_present(ptep_get(ptep)) ||
+			      pte_pfn(ptep_get(ptep)) != folio_pfn(folio) ||
+			      (nr > 1 && !knuma_maps_all(ptep, ptep_get(ptep), folio, nr));
+		for (int n = 0; n < nr && !move->stays; n++)
+			knuma_protect_entry(w, folio, move->addr + n * PAGE_SIZE,
+					    ptep + n, &flush);
+	}
+	lazy_mmu_mode_disable();
+	if (flush)
+		flush_tlb_range(w->vma, w->start, w->end);
+	pte_unmap_unlock(start, ptl);
+count:
+	/* Pairs with the reference that fast GUP takes before it reads the entry again. */
+	smp_mb();
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+
+		if (!start || folio_ref_count(move->old) != folio_nr_pages(move->old) + 1)
+			move->stays = true;
+	}
+	mmu_notifier_invalidate_range_end(&range);
+}
+
+/* Allocate copies without reclaim: small ones in bulk, as many as there is room for. */
+static void knuma_alloc(struct knuma_window *w)
+{
+	const gfp_t gfp = ((GFP_HIGHUSER_MOVABLE | __GFP_NOMEMALLOC | __GFP_NORETRY) &
+			   ~__GFP_RECLAIM) | __GFP_THISNODE | __GFP_NOWARN;
+	struct page *pages[KNUMA_BULK] = {};
+	unsigned int got = 0, used = 0;
+
+	if (!migrate_has_room(w->nid, w->pages))
+		w->lacked = ~0U;
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+		unsigned int order = folio_order(move->old);
+
+		if (move->stays || (w->lacked & BIT(order)))
+			continue;
+		if (order) {
+			move->new = __folio_alloc_node(GFP_TRANSHUGE_LIGHT | __GFP_THISNODE,
+						       order, w->nid);
+		} else {
+			if (used == got) {
+				memset(pages, 0, sizeof(pages));
+				used = 0;
+				got = alloc_pages_bulk_node(gfp, w->nid,
+							    min(w->nr - i, KNUMA_BULK), pages);
+			}
+			if (used < got)
+				move->new = page_folio(pages[used++]);
+		}
+		if (!move->new)
+			w->lacked |= BIT(order);
+	}
+	while (used < got)
+		__free_page(pages[used++]);
+}
+
+/* Charge a copy, and make it an anonymous folio that is mapped once. */
+static void knuma_prepare_copy(struct knuma_window *w, struct knuma_move *move)
+{
+	struct folio *old = move->old, *new = move->new;
+
+	__folio_set_locked(new);
+	__folio_set_swapbacked(new);
+	new->index = old->index;
+	new->mapping = old->mapping;
+	mem_cgroup_replace_folio(old, new);
+	folio_add_new_anon_rmap(new, w->vma, move->addr, RMAP_EXCLUSIVE);
+	__folio_mark_uptodate(new);
+	/* One reference for each entry, and one of the window. */
+	folio_ref_add(new, move->pmd ? 1 : folio_nr_pages(new));
+}
+
+static void knuma_free_copy(struct knuma_window *w, struct knuma_move *move)
+{
+	struct folio *new = move->new;
+	int nr = folio_nr_pages(new);
+
+	if (move->pmd)
+		folio_remove_rmap_pmd(new, &new->page, w->vma);
+	else
+		folio_remove_rmap_ptes(new, &new->page, nr, w->vma);
+	folio_unlock(new);
+	folio_put_refs(new, (move->pmd ? 1 : nr) + 1);
+	move->new = NULL;
+}
+
+/*
+ * Someone waits for this CPU, or has to wait for the VMA. cond_resched() would
+ * ignore a lazy request to reschedule.
+ */
+static bool knuma_must_stop(struct vm_area_struct *vma)
+{
+	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY) ||
+	       (refcount_read(&vma->vm_refcnt) & VM_REFCNT_EXCLUDE_READERS_FLAG);
+}
+
+/* Step 3. Pages without a copy stay. */
+static void knuma_copy(struct knuma_window *w)
+{
+	bool stop = false;
+
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+
+		if (!move->new) {
+			move->stays = true;
+			continue;
+		}
+		knuma_prepare_copy(w, move);
+		stop = stop || (i && knuma_must_stop(w->vma));
+		if (stop || folio_mc_copy(move->new, move->old))
+			move->stays = true;
+	}
+	w->stopped = stop;
+}
+
+/* The entry of a page whose contents are complete. */
+static pte_t knuma_new_entry(struct knuma_window *w, struct page *page, bool young)
+{
+	pte_t pte = mk_pte(page, READ_ONCE(w->vma->vm_page_prot));
+
+	pte = pte_mkwrite(pte_mksoft_dirty(pte), w->vma);
+	if (folio_test_dirty(page_folio(page)))
+		pte = pte_mkdirty(pte);
+
+	return young ? pte_mkyoung(pte) : pte_mkold(pte);
+}
+
+/* Clear the entries of a page that nobody else has a reference to. */
+static bool knuma_clear(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
+{
+	struct folio *folio = move->old;
+	int nr = folio_nr_pages(folio);
+
+	for (int n = 0; n < nr; n++)
+		if (!knuma_entry_holds(ptep_get(ptep + n), folio_page(folio, n)))
+			return false;
+	if (!folio_ref_freeze(folio, nr + 1))
+		return false;
+	for (int n = 0; n < nr; n++) {
+		pte_t pte = ptep_get_and_clear(w->vma->vm_mm, move->addr + n * PAGE_SIZE,
+					       ptep + n);
+
+		move->young |= pte_young(pte);
+	}
+
+	return true;
+}
+
+/* Map a copy, or make a page that stays writable if nobody has changed its entry. */
+static void knuma_set_entries(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
+{
+	struct folio *folio = move->moved ? move->new : move->old;
+	int nr = folio_nr_pages(folio);
+
+	if (move->moved && folio_test_dirty(move->old))
+		folio_set_dirty(folio);
+	for (int n = 0; n < nr; n++) {
+		struct page *page = folio_page(folio, n);
+		unsigned long addr = move->addr + n * PAGE_SIZE;
+
+		if (!move->moved && !knuma_entry_holds(ptep_get(ptep + n), page))
+			continue;
+		set_pte_at(w->vma->vm_mm, addr, ptep + n,
+			   knuma_new_entry(w, page, move->young || !move->moved));
+		update_mmu_cache_range(NULL, w->vma, addr, ptep + n, 1);
+	}
+}
+
+/* Step 4 */
+static void knuma_replace(struct knuma_window *w)
+{
+	struct mm_struct *mm = w->vma->vm_mm;
+	struct mmu_notifier_range range;
+	bool flush = false;
+	spinlock_t *ptl;
+	pte_t *start;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, w->start, w->end);
+	mmu_notifier_invalidate_range_start(&range);
+	start = pte_offset_map_lock(mm, w->pmd, w->start, &ptl);
+	if (!start)
+		goto out;
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+
+		if (move->stays)
+			continue;
+		flush_cache_range(w->vma, move->addr, move->addr + folio_size(move->old));
+		move->moved = knuma_clear(w, move, knuma_ptep(w, move, start));
+		flush |= move->moved;
+	}
+	if (flush)
+		flush_tlb_range(w->vma, w->start, w->end);
+	lazy_mmu_mode_enable();
+	for (unsigned int i = 0; i < w->nr; i++)
+		knuma_set_entries(w, &w->moves[i], knuma_ptep(w, &w->moves[i], start));
+	lazy_mmu_mode_disable();
+	pte_unmap_unlock(start, ptl);
+out:
+	mmu_notifier_invalidate_range_end(&range);
+}
+
+/* What reclaim knows of a page goes with its contents. */
+static void knuma_move_state(struct folio *new, struct folio *old)
+{
+	if (folio_test_referenced(old))
+		folio_set_referenced(new);
+	if (folio_test_workingset(old))
+		folio_set_workingset(new);
+	if (folio_test_clear_active(old))
+		folio_set_active(new);
+	if (folio_test_young(old))
+		folio_set_young(new);
+	if (folio_test_idle(old))
+		folio_set_idle(new);
+	folio_migrate_refs(new, old);
+	folio_copy_owner(new, old);
+	pgalloc_tag_swap(new, old);
+}
+
+/* A page is elsewhere: free its old place. */
+static void knuma_finish(struct knuma_window *w, struct knuma_move *move,
+			 struct folio_batch *done)
+{
+	struct folio *old = move->old, *new = move->new;
+	int nr = folio_nr_pages(old);
+
+	node_stat_mod_folio(old, NR_ISOLATED_ANON, -nr);
+	if (folio_unqueue_deferred_split(old))
+		deferred_split_folio(new, false);
+	folio_ref_unfreeze(old, 1);
+	if (move->pmd)
+		folio_remove_rmap_pmd(old, &old->page, w->vma);
+	else
+		folio_remove_rmap_ptes(old, &old->page, nr, w->vma);
+	knuma_move_state(new, old);
+	folio_add_lru(new);
+	folio_unlock(new);
+	folio_set_owner_migrate_reason(new, MR_NUMA_MISPLACED);
+	count_memcg_folio_events(new, NUMA_PAGE_MIGRATE, nr);
+	folio_unlock(old);
+	w->moved += nr;
+	if (!folio_batch_add(done, new))
+		folios_put(done);
+	if (!folio_batch_add(done, old))
+		folios_put(done);
+}
+
+static void knuma_end(struct knuma_window *w)
+{
+	struct folio_batch done;
+
+	folio_batch_init(&done);
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+
+		if (move->moved) {
+			knuma_finish(w, move, &done);
+			continue;
+		}
+		if (move->new)
+			knuma_free_copy(w, move);
+		knuma_put_back(move);
+	}
+	folios_put(&done);
+	count_vm_numa_events(NUMA_PAGE_MIGRATE, w->moved);
+	count_vm_events(PGMIGRATE_SUCCESS, w->moved);
+	if (w->moved < w->pages)
+		count_vm_events(KNUMA_STAYED, w->pages - w->moved);
+	trace_knuma_window(w);
+}
+
+#ifdef CONFIG_TRANSPARENT_HUGEPAGE
+static bool knuma_select_pmd(struct knuma_window *w)
+{
+	spinlock_t *ptl = pmd_trans_huge_lock(w->pmd, w->vma);
+	struct folio *folio;
+
+	if (!ptl)
+		return false;
+	if (pmd_present(*w->pmd)) {
+		folio = vm_normal_folio_pmd(w->vma, w->start, *w->pmd);
+		if (folio && folio_order(folio) == HPAGE_PMD_ORDER &&
+		    folio_mapcount(folio) == 1 &&
+		    knuma_folio_allowed(w, folio, &folio->page) &&
+		    knuma_take(w, folio, w->start))
+			w->moves[0].pmd = true;
+	}
+	spin_unlock(ptl);
+
+	return true;
+}
+
+static bool knuma_pmd_holds(pmd_t pmd, struct folio *folio)
+{
+	return pmd_present(pmd) && pmd_trans_huge(pmd) && !pmd_protnone(pmd) &&
+	       !pmd_write(pmd) && !pmd_dirty(pmd) && pmd_page(pmd) == &folio->page;
+}
+
+static void knuma_protect_pmd(struct knuma_window *w)
+{
+	struct mm_struct *mm = w->vma->vm_mm;
+	struct knuma_move *move = w->moves;
+	struct mmu_notifier_range range;
+	struct folio *folio = move->old;
+	spinlock_t *ptl;
+	pmd_t pmd;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, w->start, w->end);
+	mmu_notifier_invalidate_range_start(&range);
+	ptl = pmd_lock(mm, w->pmd);
+	pmd = *w->pmd;
+	move->stays = !pmd_present(pmd) || !pmd_trans_huge(pmd) ||
+		      pmd_page(pmd) != &folio->page;
+	if (!move->stays) {
+		pmd = pmdp_invalidate(w->vma, w->start, w->pmd);
+		if (pmd_dirty(pmd))
+			folio_mark_dirty(folio);
+		pmd = pmd_modify(pmd, w->vma->vm_page_prot);
+		set_pmd_at(mm, w->start, w->pmd, pmd_wrprotect(pmd_mkclean(pmd)));
+	}
+	spin_unlock(ptl);
+	/* As in knuma_protect(). */
+	smp_mb();
+	if (folio_ref_count(folio) != 2)
+		move->stays = true;
+	mmu_notifier_invalidate_range_end(&range);
+}
+
+static void knuma_replace_pmd(struct knuma_window *w)
+{
+	struct mm_struct *mm = w->vma->vm_mm;
+	struct knuma_move *move = w->moves;
+	struct mmu_notifier_range range;
+	struct folio *folio = move->old;
+	spinlock_t *ptl;
+	pmd_t pmd;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, w->start, w->end);
+	mmu_notifier_invalidate_range_start(&range);
+	ptl = pmd_lock(mm, w->pmd);
+	if (knuma_pmd_holds(*w->pmd, folio)) {
+		move->moved = !move->stays && folio_ref_freeze(folio, 2);
+		if (move->moved) {
+			pmd = pmdp_invalidate(w->vma, w->start, w->pmd);
+			folio = move->new;
+			if (folio_test_dirty(move->old))
+				folio_set_dirty(folio);
+		}
+		pmd = folio_mk_pmd(folio, READ_ONCE(w->vma->vm_page_prot));
+		pmd = pmd_mkyoung(pmd_mkwrite(pmd_mksoft_dirty(pmd), w->vma));
+		if (folio_test_dirty(folio))
+			pmd = pmd_mkdirty(pmd);
+		set_pmd_at(mm, w->start, w->pmd, pmd);
+		update_mmu_cache_pmd(w->vma, w->start, w->pmd);
+	}
+	spin_unlock(ptl);
+	mmu_notifier_invalidate_range_end(&range);
+}
+#else
+static bool knuma_select_pmd(struct knuma_window *w)
+{
+	return false;
+}
+
+static void knuma_protect_pmd(struct knuma_window *w)
+{
+}
+
+static void knuma_replace_pmd(struct knuma_window *w)
+{
+}
+#endif
+
+/**
+ * knuma_window_migrate() - Migrate the pages of a window that a task uses.
+ * @w:	the window: @task, @vma, @start, @end, @src, @nid, @moves and @most are set
+ *
+ * Context: process; may sleep; @w->vma is locked for read, and
+ * knuma_window_allowed(). Allocates without reclaim.
+ * Return: number of pages that have moved. @w->pages has those that were tried,
+ * and @w->lacked the orders that there was no memory for.
+ */
+unsigned int knuma_window_migrate(struct knuma_window *w)
+{
+	bool huge;
+
+	w->nr = 0;
+	w->pages = 0;
+	w->moved = 0;
+	w->lacked = 0;
+	w->stopped = false;
+	w->pmd = mm_find_pmd(w->vma->vm_mm, w->start);
+	if (!w->pmd)
+		return 0;
+	huge = knuma_select_pmd(w);
+	if (!huge)
+		knuma_select(w);
+	if (!w->nr)
+		return 0;
+	if (huge)
+		knuma_protect_pmd(w);
+	else
+		knuma_protect(w);
+	knuma_alloc(w);
+	knuma_copy(w);
+	if (huge)
+		knuma_replace_pmd(w);
+	else
+		knuma_replace(w);
+	knuma_end(w);
+
+	return w->moved;
+}
