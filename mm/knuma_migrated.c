@@ -50,7 +50,7 @@ bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry)
 		count_vm_event(KNUMA_QUEUE_FULL);
 		return false;
 	}
-	/* The daemon sleeps only while the queue is empty. */
+	/* See Documentation/litmus-tests/mm/knuma-sleep.litmus. */
 	if (first)
 		wake_up(&node->wait);
 	count_vm_events(KNUMA_QUEUED, entry->pages);
@@ -71,6 +71,16 @@ static bool knuma_take_entry(struct knuma_node *node, struct knuma_entry *entry)
 	spin_unlock(&node->lock);
 
 	return taken;
+}
+
+/* Queue a window again. Returns false if the queue is full. */
+static bool knuma_retry(struct knuma_node *node, const struct knuma_entry *entry)
+{
+	guard(spinlock)(&node->lock);
+	if (kfifo_is_empty(&node->fifo))
+		WRITE_ONCE(node->oldest, entry->queued);
+
+	return kfifo_put(&node->fifo, *entry);
 }
 
 /* Number of windows that wait. Context: any. */
@@ -136,8 +146,9 @@ static struct vm_area_struct *knuma_lock_vma(struct mm_struct *mm, unsigned long
 {
 	struct vm_area_struct *vma = NULL;
 
+	/* Its owner may hold it for long, and other windows wait. */
 	if (!mmap_read_trylock(mm))
-		return NULL;
+		return ERR_PTR(-EAGAIN);
 	/* exit_mmap() frees the tree of VMAs with mmap_lock held for write. */
 	if (atomic_read(&mm->mm_users))
 		vma = vma_lookup(mm, addr);
@@ -158,8 +169,9 @@ static bool knuma_node_allowed(struct task_struct *task, struct vm_area_struct *
 	       mpol_balances_to(task, vma, addr, nid);
 }
 
-static void knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves,
-				struct knuma_entry *entry, struct mm_struct *mm)
+/* Returns -EAGAIN if somebody else has locked the address space. */
+static int knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves,
+			       struct knuma_entry *entry, struct mm_struct *mm)
 {
 	unsigned long end = entry->start + entry->pages * PAGE_SIZE;
 	struct knuma_window w = {
@@ -175,14 +187,14 @@ static void knuma_migrate_entry(struct knuma_node *node, struct knuma_move *move
 		unsigned int had = 0;
 
 		w.vma = knuma_lock_vma(mm, w.start);
-		if (!w.vma)
-			break;
+		if (IS_ERR_OR_NULL(w.vma))
+			return PTR_ERR(w.vma);
 		w.end = min(end, w.vma->vm_end);
 		if (!knuma_window_allowed(w.vma) ||
 		    !knuma_node_allowed(w.task, w.vma, w.start, w.nid)) {
 			vma_end_read(w.vma);
 			count_vm_events(KNUMA_REFUSED, entry->pages);
-			break;
+			return 0;
 		}
 		knuma_window_migrate(&w);
 		vma_end_read(w.vma);
@@ -200,24 +212,32 @@ static void knuma_migrate_entry(struct knuma_node *node, struct knuma_move *move
 		}
 		w.start = w.end;
 	}
+
+	return 0;
 }
 
-/* Migrate a window, or drop it if it is old or its task has exited. */
-static void knuma_serve(struct knuma_node *node, struct knuma_move *moves,
+/*
+ * Migrate a window, or drop it if it is old or its task has exited. Returns
+ * -EAGAIN if it has to wait.
+ */
+static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
 			struct knuma_entry *entry)
 {
 	struct mm_struct *mm;
+	int ret;
 
-	if (time_after(jiffies, entry->queued + KNUMA_EXPIRES)) {
+	if (!moves || time_after(jiffies, entry->queued + KNUMA_EXPIRES)) {
 		knuma_report(entry->task, entry->pages);
 		count_vm_events(KNUMA_EXPIRED, entry->pages);
-		return;
+		return 0;
 	}
 	mm = knuma_grab_mm(entry->task);
 	if (!mm)
-		return;
-	knuma_migrate_entry(node, moves, entry, mm);
+		return 0;
+	ret = knuma_migrate_entry(node, moves, entry, mm);
 	mmdrop(mm);
+
+	return ret;
 }
 
 static int knuma_migrated(void *arg)
@@ -236,9 +256,12 @@ static int knuma_migrated(void *arg)
 		while (READ_ONCE(knuma_hold) && !kthread_should_stop())
 			schedule_timeout_interruptible(1);
 		while (!kthread_should_stop() && knuma_take_entry(node, &entry)) {
-			if (moves)
-				knuma_serve(node, moves, &entry);
-			put_task_struct(entry.task);
+			bool alone = kfifo_is_empty(&node->fifo);
+
+			if (!knuma_serve(node, moves, &entry) || !knuma_retry(node, &entry))
+				put_task_struct(entry.task);
+			else if (alone)
+				schedule_timeout_idle(1);
 			if (need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY))
 				schedule();
 			try_to_freeze();

@@ -372,7 +372,10 @@ static pte_t knuma_new_entry(struct knuma_window *w, struct page *page, bool you
 	return young ? pte_mkyoung(pte) : pte_mkold(pte);
 }
 
-/* Clear the entries of a page that nobody else has a reference to. */
+/*
+ * Clear the entries of a page that nobody else has a reference to. See
+ * Documentation/litmus-tests/mm/knuma-replace.litmus.
+ */
 static bool knuma_clear(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
 {
 	struct folio *folio = move->old;

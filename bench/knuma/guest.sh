@@ -7,7 +7,7 @@ K=/sys/kernel/mm/autonuma
 NB=/proc/sys/kernel/numa_balancing
 S=/sys/kernel/debug/sched/numa_balancing
 THP=/sys/kernel/mm/transparent_hugepage
-MODES=(queue thp around scand)
+MODES=(default scand)
 
 die() {
 	echo "failed: $*"
@@ -27,18 +27,14 @@ has_modes() { [ -d $K ] && [ "${ENABLED:-1}" = 1 ]; }
 
 # mode NAME - false where this kernel has no such thing
 mode() {
-	local order=0 around=0 scand=0
+	local scand=0
 	case $1 in
-	queue) ;;
-	thp) order=9 ;;
-	around) around=${AROUND:-128} ;;
-	scand) around=${AROUND:-128} scand=1 ;;
+	default) ;;
+	scand) scand=1 ;;
 	*) die "mode $1" ;;
 	esac
-	[ "$around" = 0 ] || [ -f $K/faultaround_pages ] || return
 	[ $scand = 0 ] || [ -f $K/knuma_scand/enabled ] || return
-	write $K/knuma_migrated/defer_order $order
-	[ ! -f $K/faultaround_pages ] || write $K/faultaround_pages "$around"
+	write $K/window_pages "${WINDOW:-512}"
 	[ ! -f $K/knuma_scand/enabled ] || write $K/knuma_scand/enabled $scand
 }
 
@@ -48,7 +44,7 @@ knobs() {
 	[ ! -d /sys/devices/system/node/node1 ] || [ "$(cat $NB)" = 1 ] || die "NUMA balancing is off"
 	[ ! -d $K ] || write $K/enabled "${ENABLED:-1}"
 	if has_modes; then
-		mode "$1" || mode queue
+		mode "$1" || mode default
 	fi
 	[ ! -d $K ] || grep -r . $K
 }

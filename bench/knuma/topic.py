@@ -18,17 +18,16 @@ PROGRAMS = ["numa.c"]
 HERE = Path(__file__).parent
 LINK = {"numa.c": ["-static", str(HERE / "tools.c"), str(HERE / "loads.c")]}
 
-# What the patched kernel can do, each with what is before it but THP-only. On
-# the base kernel, and with enabled=0, all are one.
-MODES = {"queue": "queue-all", "thp": "THP-only", "around": "with fault-around", "scand": "with knuma_scand"}
-SHOWN = "around"		# the mode of all rows that do not name one
+# Modes of the patched kernel. On the base kernel, and with enabled=0, all are one.
+MODES = {"default": "default", "scand": "with knuma_scand"}
+SHOWN = "default"		# the mode of all rows that do not name one
 
 MIB = 256
 LOADS = {"numa01": "numa01", "numa01_local": "numa01, thread-local", "numa02": "numa02", "numa02_smt": "numa02_SMT"}
 BINDS = {"hard": "bound", "inverse": "bound to the wrong nodes"}
 WATCHED_GIB = 16		# of a process that numamap shows
 POPULATE_WRITE = 23		# MADV_POPULATE_WRITE, which mmap does not name
-WINDOWS = (0, 8, 16, 32, 64, 128, 256, 512)
+WINDOWS = (1, 8, 16, 32, 64, 128, 256, 512)
 TIMES = (50, 90, 95, 99)
 
 Get = Callable[[str], float]
@@ -232,10 +231,10 @@ def plot(figures: list[Figure]) -> Plot:
 
 
 def sweep_jobs() -> list[Job]:
-    """How far to look around a fault."""
+    """Pages of a window."""
     lines = ["soon"]
     for pages in WINDOWS:
-        lines += [f"AROUND={pages} mode around || die 'no fault-around'",
+        lines += [f"WINDOW={pages} mode default",
                   f"as {pages} numa cost 4k 64"]
     return [cost("sweep", *lines)]
 
@@ -244,5 +243,5 @@ def sweep(values: Values) -> dict[str, object]:
     keys = ("faults", "all", "task", "threads", "t99")
     found = {pages: [values.get(f"{key}_4k_cost_{pages}") for key in keys] for pages in WINDOWS}
     return {"about": "64 MiB of 4 KiB pages move, one CPU; of a page that moved: faults, instructions",
-            "head": ["faultaround_pages", "hinting faults", "all", "task", "kernel threads", "99 % local after, s"],
+            "head": ["window_pages", "hinting faults", "all", "task", "kernel threads", "99 % local after, s"],
             "lines": [[pages, *(f[0] if f else None for f in figures)] for pages, figures in found.items()]}

@@ -56,20 +56,11 @@ static struct knob {
 	{ .name = "lazyfree/max_ranges_per_mm", .max = 1048576, .off = "0" },
 
 	{ .name = "autonuma/enabled", .max = 1, .enabled = "1", .off = "0" },
-	{ .name = "autonuma/debug", .max = 1 },
-	{ .name = "autonuma/faultaround_pages", .power_of_2 = true, .max = 512 },
-	{ .name = "autonuma/working_set", .max = 1 },
+	{ .name = "autonuma/window_pages", .min = 1, .max = 512 },
+	{ .name = "autonuma/late_millisecs", .max = 10000 },
 	{ .name = "autonuma/knuma_scand/enabled", .max = 1, .off = "0" },
 	{ .name = "autonuma/knuma_scand/scan_sleep_millisecs", .max = 60000 },
-	{ .name = "autonuma/knuma_scand/scan_sleep_pass_millisecs", .max = 600000 },
 	{ .name = "autonuma/knuma_scand/pages_to_scan", .min = 1, .max = 16777216 },
-	{ .name = "autonuma/knuma_migrated/wake_pages", .min = 1, .max = 1048576 },
-	{ .name = "autonuma/knuma_migrated/wake_millisecs", .max = 1000 },
-	{ .name = "autonuma/knuma_migrated/batch_pages", .min = 1, .max = 512 },
-	{ .name = "autonuma/knuma_migrated/pages_to_migrate", .min = 1, .max = 16777216 },
-	{ .name = "autonuma/knuma_migrated/migrate_sleep_millisecs", .min = 1, .max = 10000 },
-	{ .name = "autonuma/knuma_migrated/defer_order", .max = 10 },
-	{ .name = "autonuma/scheduler/load_balance_strict", .max = 1 },
 };
 
 static void knob_path(char *path, size_t size, const struct knob *knob)

@@ -262,27 +262,19 @@ static void sums_for_each(const char *pattern, void (*function)(const char *))
 	globfree(&found);
 }
 
-/* A table: a line of source nodes, then for each target node its name and pages. */
+/* A line for each node: its number, and the windows that wait to move there. */
 static void sums_check_queued(void)
 {
 	FILE *file = fopen(KNUMA_QUEUED, "re");
-	char line[1024], *p, *end;
-	long pages = 0;
+	long node, windows;
+	char line[128];
 
 	if (!file)
 		return;
-	if (fgets(line, sizeof(line), file)) {
-		while (fgets(line, sizeof(line), file)) {
-			for (p = strchr(line, ' '); p; p = end) {
-				pages += strtol(p, &end, 10);
-				if (end == p)
-					break;
-			}
-		}
-	}
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "%ld %ld", &node, &windows) == 2 && windows)
+			sum_wrong("counter", KNUMA_QUEUED " has %ld windows of no process", windows);
 	fclose(file);
-	if (pages)
-		sum_wrong("counter", KNUMA_QUEUED " has %ld pages of no process", pages);
 }
 
 /* The kernel hides negative counts, but vm.stat_refresh logs them. */
