@@ -33,9 +33,6 @@
 #define CREATE_TRACE_POINTS
 #include <trace/events/knuma.h>
 
-/* A window with fewer pages is not worth a look by a daemon: its fault migrates. */
-#define KNUMA_WORTH	8
-
 DEFINE_STATIC_KEY_FALSE(knuma_enabled);
 
 struct knuma_knobs knuma_knobs = {
@@ -98,27 +95,7 @@ static bool knuma_neighbour_moves(struct vm_fault *vmf, unsigned long addr, pte_
 	folio = page_folio(page);
 
 	return folio_nid(folio) == nid && folio_test_anon(folio) && !folio_test_ksm(folio) &&
-	       PageAnonExclusive(page) && knuma_uses(current, vmf->vma->vm_mm, folio);
-}
-
-/*
- * A page that others may access as well is no sign that its neighbours are used by
- * the same task. If seven of eight neighbours were last accessed by it, they are.
- */
-static bool knuma_around_is_private(struct vm_fault *vmf, int nid)
-{
-	struct knuma_around around;
-	unsigned int own = 0;
-	unsigned long addr;
-
-	if (atomic_read(&vmf->vma->vm_mm->mm_users) == 1)
-		return true;
-	around = knuma_around(vmf, KNUMA_WORTH);
-	for (addr = around.start; addr < around.end; addr += PAGE_SIZE, around.ptep++)
-		own += addr == vmf->address ||
-		       knuma_neighbour_moves(vmf, addr, ptep_get(around.ptep), nid);
-
-	return own >= KNUMA_WORTH - 1;
+	       PageAnonExclusive(page);
 }
 
 /* Make a neighbour accessible; not young, as nobody has accessed it. */
@@ -197,9 +174,11 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	if (!vmf->pte)
 		return knuma_fault_pmd(vmf, node, nid);
 
-	if (!knuma_around_is_private(vmf, nid))
+	around = knuma_around(vmf, KNUMA_BLOCK);
+	if (!knuma_uses(current, target_nid, vma, around.start, around.end, around.ptep))
 		return KNUMA_FAULT_NONE;
-	around = knuma_around(vmf, READ_ONCE(knuma_knobs.window_pages));
+	if (atomic_read(&vma->vm_mm->mm_users) == 1)
+		around = knuma_around(vmf, READ_ONCE(knuma_knobs.window_pages));
 	if (*pages + knuma_restore_around(vmf, folio, nid, &around, true) < KNUMA_WORTH)
 		return KNUMA_FAULT_NONE;
 	if (knuma_is_late(node))

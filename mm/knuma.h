@@ -14,8 +14,14 @@
 /* Pages of a window, at most: one page table. */
 #define KNUMA_WINDOW	PTRS_PER_PTE
 
+/* Pages of a block, of which a task uses all or none. */
+#define KNUMA_BLOCK	128UL
+
 /* Pages that a task migrates in one page fault. */
 #define KNUMA_SMALL	32
+
+/* Fewer pages are left to page faults. */
+#define KNUMA_WORTH	8
 
 /* Pages of a window that are allocated at once. */
 #define KNUMA_BULK	64U
@@ -135,7 +141,8 @@ extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
 extern bool knuma_hold;
 
 bool knuma_window_allowed(struct vm_area_struct *vma);
-bool knuma_uses(struct task_struct *task, struct mm_struct *mm, struct folio *folio);
+bool knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
+		unsigned long addr, unsigned long end, pte_t *ptep);
 unsigned int knuma_window_migrate(struct knuma_window *w);
 
 bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry);

@@ -173,22 +173,23 @@ static bool knuma_node_allowed(struct task_struct *task, struct vm_area_struct *
 static int knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves,
 			       struct knuma_entry *entry, struct mm_struct *mm)
 {
-	unsigned long end = entry->start + entry->pages * PAGE_SIZE;
+	/* Other blocks of the page table are likely to be in the queue as well. */
+	unsigned long start = entry->start & PMD_MASK, end = start + PMD_SIZE;
 	struct knuma_window w = {
 		.task = entry->task,
 		.src = entry->src,
 		.nid = node->nid,
-		.start = entry->start,
 		.most = KNUMA_WINDOW,
 		.moves = moves,
 	};
 
-	while (w.start < end) {
+	do {
 		unsigned int had = 0;
 
-		w.vma = knuma_lock_vma(mm, w.start);
+		w.vma = knuma_lock_vma(mm, entry->start);
 		if (IS_ERR_OR_NULL(w.vma))
 			return PTR_ERR(w.vma);
+		w.start = max(start, w.vma->vm_start);
 		w.end = min(end, w.vma->vm_end);
 		if (!knuma_window_allowed(w.vma) ||
 		    !knuma_node_allowed(w.task, w.vma, w.start, w.nid)) {
@@ -204,14 +205,10 @@ static int knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves
 		knuma_lacked(node, w.lacked, had);
 		if (w.lacked)
 			knuma_report(w.task, w.pages - w.moved);
-		/* The rest of the window comes again at once. */
-		if (w.stopped) {
+		/* The rest of the window follows at once. */
+		if (w.stopped)
 			schedule();
-			if (w.moved)
-				continue;
-		}
-		w.start = w.end;
-	}
+	} while (w.stopped && w.moved && !kthread_should_stop());
 
 	return 0;
 }

@@ -46,9 +46,6 @@
 
 #include <trace/events/knuma.h>
 
-/* Entries that are looked at under one hold of the page table lock. */
-#define KNUMA_LOOKS	64
-
 /**
  * knuma_window_allowed() - Can pages of a VMA be migrated as a window?
  * @vma:	VMA, locked for read
@@ -66,24 +63,43 @@ bool knuma_window_allowed(struct vm_area_struct *vma)
 }
 
 /**
- * knuma_uses() - Is a task known to use an anonymous folio?
+ * knuma_uses() - Is a task known to use a block of pages?
  * @task:	the task
- * @mm:		its address space
- * @folio:	folio that is mapped once, in @mm
+ * @nid:	its node
+ * @vma:	VMA of the block
+ * @addr:	start address of the block
+ * @end:	end address (exclusive)
+ * @ptep:	entry of @addr
  *
- * The last hinting fault on the folio was one of @task, or nobody else can
- * access it. As in cpupid_match_pid(), one in 256 of all tasks may pass for @task.
+ * That is so if nobody else can access the block, or if no other task has had the
+ * last hinting fault on a page, and @task has had some, or some pages are on its
+ * node already: the first write to a page that has moved deletes its last fault. As
+ * in cpupid_match_pid(), one in 256 of all tasks may pass for @task.
  *
+ * Context: page table lock held.
  * Return: true if it is.
  */
-bool knuma_uses(struct task_struct *task, struct mm_struct *mm, struct folio *folio)
+bool knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
+		unsigned long addr, unsigned long end, pte_t *ptep)
 {
-	int last = folio_last_cpupid(folio);
+	unsigned int own = 0;
 
-	if (atomic_read(&mm->mm_users) == 1)
+	if (atomic_read(&vma->vm_mm->mm_users) == 1)
 		return true;
+	for (; addr < end; addr += PAGE_SIZE, ptep++) {
+		pte_t pte = ptep_get(ptep);
+		struct page *page = pte_present(pte) ? vm_normal_page(vma, addr, pte) : NULL;
+		int last;
 
-	return !cpupid_pid_unset(last) && cpupid_match_pid(task, last);
+		if (!page)
+			continue;
+		last = folio_last_cpupid(page_folio(page));
+		if (!cpupid_pid_unset(last) && !cpupid_match_pid(task, last))
+			return false;
+		own += !cpupid_pid_unset(last) || page_to_nid(page) == nid;
+	}
+
+	return own >= KNUMA_WORTH;
 }
 
 static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *folio,
@@ -91,8 +107,7 @@ static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *foli
 {
 	return folio_nid(folio) == w->src && folio_test_anon(folio) &&
 	       !folio_test_ksm(folio) && !folio_is_zone_device(folio) &&
-	       folio_test_swapbacked(folio) && PageAnonExclusive(page) &&
-	       knuma_uses(w->task, w->vma->vm_mm, folio);
+	       folio_test_swapbacked(folio) && PageAnonExclusive(page);
 }
 
 /* Lock and isolate a folio, so that reclaim, KSM and other migrations skip it. */
@@ -166,27 +181,32 @@ static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 	return nr;
 }
 
-/* Find the pages that may move. Returns false if there is no page table. */
-static bool knuma_select(struct knuma_window *w)
+/*
+ * Find the pages that may move. Each block is looked at under one hold of the page
+ * table lock.
+ */
+static void knuma_select(struct knuma_window *w)
 {
 	unsigned long addr, next;
 
 	for (addr = w->start; addr < w->end && w->pages < w->most; addr = next) {
-		spinlock_t *ptl;
 		pte_t *ptep, *start;
+		spinlock_t *ptl;
 		int nr;
 
-		start = ptep = pte_offset_map_lock(w->vma->vm_mm, w->pmd, addr, &ptl);
-		if (!ptep)
-			return false;
-		next = min(addr + KNUMA_LOOKS * PAGE_SIZE, w->end);
-		for (; addr < next && w->pages < w->most; addr += nr * PAGE_SIZE, ptep += nr)
-			nr = knuma_look(w, ptep, addr);
-		next = addr;
+		start = pte_offset_map_lock(w->vma->vm_mm, w->pmd, addr, &ptl);
+		if (!start)
+			return;
+		ptep = start;
+		next = min(ALIGN(addr + 1, KNUMA_BLOCK * PAGE_SIZE), w->end);
+		if (knuma_uses(w->task, w->nid, w->vma, addr, next, ptep)) {
+			for (; addr < next && w->pages < w->most;
+			     addr += nr * PAGE_SIZE, ptep += nr)
+				nr = knuma_look(w, ptep, addr);
+			next = addr;
+		}
 		pte_unmap_unlock(start, ptl);
 	}
-
-	return true;
 }
 
 /* The entry of a page that may be read only. */
