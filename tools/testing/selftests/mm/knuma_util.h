@@ -7,16 +7,17 @@
 #define KNUMA_UTIL_H
 
 #include <linux/mempolicy.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/prctl.h>
 #include "harness_util.h"
 
 #define KNUMA		"/sys/kernel/mm/autonuma/"
-#define MIGRATED	KNUMA "knuma_migrated/"
 #define SCAND		KNUMA "knuma_scand/"
 #define DEBUG		"/sys/kernel/debug/knuma/"
 #define SCAN		"/sys/kernel/debug/sched/numa_balancing/"
 #define BALANCING	"/proc/sys/kernel/numa_balancing"
+#define COMPACTION	"/proc/sys/vm/compaction_proactiveness"
 #define THP_SPLIT	"/sys/kernel/debug/split_huge_pages"
 #define TRACE		TRACES "knuma_test/"
 
@@ -44,44 +45,88 @@ static int nr_places;
 /* Where the test runs and memory is at first; and where it is used. */
 static struct place *here, *there;
 
-/* What has become of so many entries of queues. */
-static inline long fate(const char *name)
-{
-	return read_value(DEBUG "fates", name);
-}
-
-/* Pages that daemons have moved, ever. */
-static inline long migrated(void)
-{
-	return read_long(MIGRATED "pages_migrated");
-}
-
-/* Pages that wait. */
-static inline long queued(const struct place *from, const struct place *to)
+/* Windows that wait to move to the node; -1 if it never had a daemon. */
+static inline long queued(const struct place *to)
 {
 	FILE *f = fopen(DEBUG "queued", "r");
-	int column = 0, i;
-	long pages = -1;
-	char *word, *next, line[1024];
-	const char *const spaces = "\n ";
+	long windows = -1, nr;
+	int node;
 
-	/* "to\from 0 1", then for each node "1 123 0" */
+	while (f && fscanf(f, "%d %ld", &node, &nr) == 2)
+		if (node == to->node)
+			windows = nr;
+	if (f)
+		fclose(f);
+
+	return windows;
+}
+
+/**
+ * struct windows - What trace events tell of the windows of a task
+ * @nr:		number of windows
+ * @pages:	pages that were tried
+ * @moved:	pages that have moved
+ * @largest:	most pages of one window
+ */
+struct windows {
+	long nr;
+	long pages;
+	long moved;
+	long largest;
+};
+
+/* The number after the name in a line of the trace, or 0. */
+static inline long trace_field(const char *line, const char *name)
+{
+	const char *at = strstr(line, name);
+
+	return at ? atol(at + strlen(name)) : 0;
+}
+
+/* The task that has recorded a line: "comm-PID  [CPU] ..." */
+static inline pid_t trace_task(char *line)
+{
+	char *end = strstr(line, " [");
+	const char *dash;
+
+	if (!end)
+		return 0;
+	*end = 0;
+	dash = strrchr(line, '-');
+	*end = ' ';
+
+	return dash ? atoi(dash + 1) : 0;
+}
+
+/* Windows of a task that daemons have migrated, since begin(). */
+static inline struct windows windows_of(pid_t pid)
+{
+	FILE *f = fopen(TRACE "trace", "r");
+	struct windows all = {};
+	char line[512];
+
 	while (f && fgets(line, sizeof(line), f)) {
-		word = strtok_r(line, spaces, &next);
-		if (column && atoi(word) != to->node)
+		long pages = trace_field(line, " pages=");
+
+		/* What a task has migrated in a fault, it has recorded itself. */
+		if (!strstr(line, "knuma_window: ") || trace_task(line) == pid ||
+		    trace_field(line, " pid=") != pid)
 			continue;
-		for (i = 1; (word = strtok_r(NULL, spaces, &next)); i++) {
-			if (!column && atoi(word) == from->node)
-				break;
-			if (column == i)
-				pages = atol(word);
-		}
-		column = column ?: i;
+		all.nr++;
+		all.pages += pages;
+		all.moved += trace_field(line, " moved=");
+		all.largest = pages > all.largest ? pages : all.largest;
 	}
 	if (f)
 		fclose(f);
 
-	return pages;
+	return all;
+}
+
+/* Hinting faults of all tasks on pages of other nodes. */
+static inline long remote_faults(void)
+{
+	return vm_event("numa_hint_faults") - vm_event("numa_hint_faults_local");
 }
 
 static inline int run_on(const struct place *place)
@@ -197,18 +242,11 @@ static const struct setting settings[] = {
 	{ THP "enabled", "madvise" },
 	{ THP "hugepages-2048kB/enabled", "never" },
 	{ THP "hugepages-64kB/enabled", "never" },
-	{ KNUMA "debug", "0" },
-	{ KNUMA "faultaround_pages", "0" },
-	{ KNUMA "working_set", "0" },
-	{ KNUMA "scheduler/load_balance_strict", "0" },
-	{ MIGRATED "wake_pages", "512" },
-	{ MIGRATED "wake_millisecs", "20" },
-	{ MIGRATED "batch_pages", "64" },
-	{ MIGRATED "pages_to_migrate", "32768" },
-	{ MIGRATED "migrate_sleep_millisecs", "100" },
-	{ MIGRATED "defer_order", "0" },
+	{ COMPACTION, "0" },
+	{ KNUMA "window_pages", "512" },
+	{ KNUMA "late_millisecs", "100" },
+	{ DEBUG "hold", "N" },
 	{ SCAND "scan_sleep_millisecs", "20" },
-	{ SCAND "scan_sleep_pass_millisecs", "0" },
 	{ SCAND "pages_to_scan", "65536" },
 	{ SCAND "enabled", "0" },
 	{ KNUMA "enabled", "1" },
@@ -228,12 +266,14 @@ static inline const char *begin(struct setup *setup)
 		return "no " KNUMA ": CONFIG_KNUMA";
 	if (access(DEBUG, F_OK) || access(SCAN, F_OK))
 		return "no debugfs";
+	if (trace_event(TRACE, "knuma/knuma_window", NULL))
+		return "no tracefs at /sys/kernel/tracing";
 	find_places();
 	if (nr_places < 2)
 		return "needs two nodes with CPUs and memory";
 	settings_save(settings, ARRAY_SIZE(settings), setup->old);
 	setup->begun = true;
-	/* What waits, and for how long, is forgotten. */
+	/* The daemons forget what waits. */
 	write_text(KNUMA "enabled", "0");
 	settings_apply(settings, ARRAY_SIZE(settings));
 
@@ -242,16 +282,18 @@ static inline const char *begin(struct setup *setup)
 
 static inline void restore(struct setup *setup)
 {
-	if (!setup->begun)
+	if (!setup->begun) {
+		rmdir(TRACE);
 		return;
+	}
 	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++)
 		set_cpu_online(cpu, true);
 	write_text("/sys/power/pm_test", "none");
 	write_text(KNUMA "enabled", "0");
 	settings_restore(settings, ARRAY_SIZE(settings), setup->old);
-	rmdir(TRACE);
 	for (size_t i = 0; i < ARRAY_SIZE(groups); i++)
 		group_remove(groups[i]);
+	rmdir(TRACE);
 }
 
 /* A group that may have memory of the first so many places, 0 for no limit. */
@@ -280,7 +322,9 @@ static inline bool make_group(const char *group, int nr)
  * @step:	it touches a page in each so many bytes; 0 for all of them
  * @from:	where the memory is at first
  * @to:		where it runs then
- * @roams:	it runs where the scheduler likes
+ * @threaded:	it has a second thread, which sleeps
+ * @prepare:	called before it begins to use the memory; returns 0, or -1 if
+ *		that is not possible
  * @started:	the process that was started
  * @pid:	who has the memory now: it, or a child that it was left to
  * @left:	it was
@@ -288,6 +332,7 @@ static inline bool make_group(const char *group, int nr)
  * @asked:	it is to call that between two rounds
  * @answer:	what that returned
  * @rounds:	how often it has touched all of it
+ * @cannot:	it could not begin
  * @pfns:	for what is called
  */
 struct user {
@@ -298,39 +343,68 @@ struct user {
 	size_t step;
 	const struct place *from;
 	const struct place *to;
-	bool roams;
+	bool threaded;
+	long (*prepare)(struct user *u);
 	pid_t pid, started;
 	atomic_bool left;
 	char *p;
 	long (*asked)(struct user *user);
 	atomic_long answer;
 	atomic_ulong rounds;
-	atomic_bool stop;
+	atomic_bool stop, cannot;
 	unsigned long pfns[256];
 };
+
+static inline void *sleep_on(void *arg)
+{
+	while (true)
+		pause();
+	return NULL;
+}
+
+/* Returns whether it has its memory, on the node it is to be on at first. */
+static inline bool get_memory(struct user *u)
+{
+	const int fd = u->fd ?: -1;
+	pthread_t thread;
+
+	if (u->group && group_write(u->group, "cgroup.procs", "0"))
+		return false;
+	u->p = map_aligned(u->size);
+	if (u->p == MAP_FAILED || !map_over(u->p, u->size, u->folio, fd) ||
+	    bind_to(u->p, u->size, u->from, 0))
+		return false;
+	stamp(u->p, u->size, 1);
+	if (u->prepare && u->prepare(u))
+		return false;
+	if (u->threaded && pthread_create(&thread, NULL, sleep_on, NULL))
+		return false;
+	return !unbind(u->p, u->size);
+}
+
+static inline long use_once(struct user *u)
+{
+	long bad = 0;
+
+	for (size_t at = 0; at < u->size; at += u->step)
+		bad += FORCE_READ(*(unsigned long *)(u->p + at)) != stamp_of(1, at);
+	return bad;
+}
 
 /* Exits with 0, with 1 if a stamp is wrong, with 2 if it could not begin. */
 static inline void use(struct user *u)
 {
-	const int fd = u->fd ?: -1;
 	long bad = 0;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (u->group && group_write(u->group, "cgroup.procs", "0"))
+	if (!get_memory(u)) {
+		u->cannot = true;
 		_exit(2);
-	u->p = map_aligned(u->size);
-	if (u->p == MAP_FAILED || !map_over(u->p, u->size, u->folio, fd) ||
-	    bind_to(u->p, u->size, u->from, 0))
-		_exit(2);
-	stamp(u->p, u->size, 1);
-	if (unbind(u->p, u->size))
-		_exit(2);
+	}
 	while (!u->stop && !bad) {
 		/* The CPU may have been offline. */
-		if (!u->roams)
-			run_on(u->to);
-		for (size_t at = 0; at < u->size; at += u->step)
-			bad += FORCE_READ(*(unsigned long *)(u->p + at)) != stamp_of(1, at);
+		run_on(u->to);
+		bad += use_once(u);
 		if (u->asked) {
 			u->answer = u->asked(u);
 			u->asked = NULL;
@@ -361,7 +435,11 @@ static inline struct user *start(struct user what)
 	u->pid = pid;
 	u->started = pid;
 
-	return wait_for(u->rounds) ? u : NULL;
+	if (wait_for(u->rounds || u->cannot) && !u->cannot)
+		return u;
+	kill_and_wait(pid);
+
+	return NULL;
 }
 
 /* Returns its status; 0 if all stamps are there. */
@@ -411,12 +489,22 @@ static inline void print_lines(const char *path, const char *word)
 		fclose(f);
 }
 
-/* Whether so many have come to where it is. If not, what there is to know. */
+/*
+ * Whether so many have come to where it is. Each look keeps the daemons from
+ * knowing that nobody else uses the memory, so there are few.
+ */
+static inline bool has_come(struct user *u, long pages)
+{
+	usleep(50000);
+	return pages_there(u) >= pages;
+}
+
+/* If they do not come, prints what there is to know. */
 static inline bool come(struct user *u, long pages)
 {
 	char path[64];
 
-	if (wait_for(pages_there(u) >= pages))
+	if (wait_for(has_come(u, pages)))
 		return true;
 	printf("# %ld of %ld pages came to node %d, not %ld; %lu rounds\n",
 	       pages_there(u), pages_of(u), u->to->node, pages, u->rounds);
@@ -426,7 +514,6 @@ static inline bool come(struct user *u, long pages)
 	snprintf(path, sizeof(path), NODES "node%d/meminfo", u->to->node);
 	print_lines(path, "Free");
 	print_lines("/proc/vmstat", "numa_");
-	print_lines(DEBUG "fates", "");
 	print_lines(DEBUG "queued", "");
 
 	return false;
@@ -442,42 +529,56 @@ static inline long bring_back(struct user *u)
 	return bind_to(u->p, u->size, u->from, MPOL_MF_MOVE) ?: unbind(u->p, u->size);
 }
 
-/*
- * Until so many of its pages wait to go there, which takes a scan. Who was not
- * looking while they did has them come once more.
- */
-static inline bool has_queued(struct user *u, long pages)
+/* The daemons leave the queues alone, and no fault takes them for late. */
+static inline void hold_queues(void)
 {
-	return wait_for(queued(u->from, u->to) >= pages ||
-			(pages_there(u) >= most(pages_of(u)) &&
+	write_text(KNUMA "late_millisecs", "10000");
+	write_text(DEBUG "hold", "Y");
+}
+
+/* They go on with what has waited for less than two seconds. */
+static inline void release_queues(void)
+{
+	write_text(DEBUG "hold", "N");
+}
+
+/*
+ * Until so many windows wait to go where it runs, which takes a scan. Pages may
+ * have moved in faults before; then they have to do so once more.
+ */
+static inline bool has_queued(struct user *u, long windows)
+{
+	int looks = 0;
+
+	return wait_for(queued(u->to) >= windows ||
+			(++looks % 200 == 0 && pages_there(u) >= most(pages_of(u)) &&
 			 (ask(u, bring_back), false)));
 }
 
-/* Faults migrate until there is a queue, which the first one asks for. */
-static inline void make_queue(const struct place *from, const struct place *to)
+/* Until nothing waits, and no daemon has a window in its hands. */
+static inline bool drain(const struct place *to)
 {
-	const long before = vm_event("knuma_queued");
+	bool empty;
 
-	for (int tries = 0; tries < 50 && vm_event("knuma_queued") == before; tries++) {
-		struct user *u = start((struct user) {
-			.size = MB, .from = from, .to = to,
-		});
+	release_queues();
+	empty = wait_for(queued(to) <= 0);
+	write_text(KNUMA "enabled", "0");
+	write_text(KNUMA "enabled", "1");
 
-		if (!u)
-			return;
-		wait_for(vm_event("knuma_queued") > before ||
-			 pages_there(u) >= most(pages_of(u)));
-		finish(u);
-	}
+	return empty;
 }
 
-/* The daemons wait for a while, so that something can happen to what waits. */
-static inline void hold_queues(void)
+static inline void pause_user(struct user *u)
 {
-	make_queue(here, there);
-	write_text(MIGRATED "wake_pages", "1048576");
-	write_text(MIGRATED "wake_millisecs", "1000");
-	write_text(KNUMA "faultaround_pages", "128");
+	int status;
+
+	kill(u->pid, SIGSTOP);
+	waitpid(u->pid, &status, WUNTRACED);
+}
+
+static inline void resume_user(struct user *u)
+{
+	kill(u->pid, SIGCONT);
 }
 
 #endif
