@@ -72,6 +72,7 @@ struct knuma_move {
  * @nr:		folios that were selected
  * @pages:	pages of these folios
  * @moved:	pages that have moved
+ * @blocked:	those of @moved that tasks had to wait for
  * @lacked:	bit mask of orders for which @nid had no memory
  * @stopped:	the copy ended early, for another task
  */
@@ -88,6 +89,7 @@ struct knuma_window {
 	unsigned int nr;
 	unsigned int pages;
 	unsigned int moved;
+	unsigned int blocked;
 	unsigned int lacked;
 	bool stopped;
 };

@@ -516,6 +516,21 @@ static void knuma_finish(struct knuma_window *w, struct knuma_move *move,
 		folios_put(done);
 }
 
+/*
+ * A large folio is written to while it is copied, and will be the next time. Migrate
+ * it with migration entries, for which tasks wait, as a fault does.
+ */
+static void knuma_block_writers(struct knuma_window *w, struct knuma_move *move)
+{
+	unsigned int nr = 1U << move->order;
+
+	folio_unlock(move->old);
+	if (!migrate_misplaced_folio(move->old, w->nid)) {
+		w->moved += nr;
+		w->blocked += nr;
+	}
+}
+
 static void knuma_end(struct knuma_window *w)
 {
 	struct folio_batch done;
@@ -530,11 +545,14 @@ static void knuma_end(struct knuma_window *w)
 		}
 		if (move->new)
 			knuma_free_copy(w, move);
-		knuma_put_back(move);
+		if (!move->stays && move->order)
+			knuma_block_writers(w, move);
+		else
+			knuma_put_back(move);
 	}
 	folios_put(&done);
-	count_vm_numa_events(NUMA_PAGE_MIGRATE, w->moved);
-	count_vm_events(PGMIGRATE_SUCCESS, w->moved);
+	count_vm_numa_events(NUMA_PAGE_MIGRATE, w->moved - w->blocked);
+	count_vm_events(PGMIGRATE_SUCCESS, w->moved - w->blocked);
 	if (w->moved < w->pages)
 		count_vm_events(KNUMA_STAYED, w->pages - w->moved);
 	trace_knuma_window(w);
@@ -658,6 +676,7 @@ unsigned int knuma_window_migrate(struct knuma_window *w)
 	w->nr = 0;
 	w->pages = 0;
 	w->moved = 0;
+	w->blocked = 0;
 	w->lacked = 0;
 	w->stopped = false;
 	w->pmd = mm_find_pmd(w->vma->vm_mm, w->start);
