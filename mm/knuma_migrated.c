@@ -16,6 +16,7 @@
 #include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/vmstat.h>
+#include <uapi/linux/sched/types.h>
 
 #include "internal.h"
 #include "knuma.h"
@@ -239,13 +240,21 @@ static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
 
 static int knuma_migrated(void *arg)
 {
+	/*
+	 * It has the share of any task, for without it tasks would migrate. But who
+	 * asks for a long slice is preempted by those who wake up, and want less.
+	 */
+	const struct sched_attr attr = {
+		.size = sizeof(attr),
+		.sched_policy = SCHED_BATCH,
+		.sched_runtime = 100 * NSEC_PER_MSEC,
+	};
 	struct knuma_node *node = arg;
 	struct knuma_entry entry;
 	struct knuma_move *moves;
 
 	moves = kvmalloc_array(KNUMA_WINDOW, sizeof(*moves), GFP_KERNEL);
-	/* Tasks that work are not to wait for it. */
-	set_user_nice(current, 10);
+	sched_setattr_nocheck(current, &attr);
 	set_freezable();
 	while (!kthread_should_stop()) {
 		wait_event_freezable(node->wait, kthread_should_stop() ||

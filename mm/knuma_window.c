@@ -181,6 +181,19 @@ static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 	return nr;
 }
 
+/* The same of the whole block of an address. */
+static bool knuma_uses_block(struct knuma_window *w, unsigned long addr, pte_t *ptep)
+{
+	unsigned long start = ALIGN_DOWN(addr, KNUMA_BLOCK * PAGE_SIZE);
+	unsigned long end = start + KNUMA_BLOCK * PAGE_SIZE;
+
+	start = max(start, w->vma->vm_start);
+	end = min(end, w->vma->vm_end);
+
+	return knuma_uses(w->task, w->nid, w->vma, start, end,
+			  ptep - ((addr - start) >> PAGE_SHIFT));
+}
+
 /*
  * Find the pages that may move. Each block is looked at under one hold of the page
  * table lock.
@@ -199,7 +212,7 @@ static void knuma_select(struct knuma_window *w)
 			return;
 		ptep = start;
 		next = min(ALIGN(addr + 1, KNUMA_BLOCK * PAGE_SIZE), w->end);
-		if (knuma_uses(w->task, w->nid, w->vma, addr, next, ptep)) {
+		if (knuma_uses_block(w, addr, ptep)) {
 			for (; addr < next && w->pages < w->most;
 			     addr += nr * PAGE_SIZE, ptep += nr)
 				nr = knuma_look(w, ptep, addr);
