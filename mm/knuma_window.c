@@ -110,6 +110,15 @@ static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *foli
 	       folio_test_swapbacked(folio) && PageAnonExclusive(page);
 }
 
+/*
+ * Does someone wait for this CPU? cond_resched() would ignore a lazy request, and
+ * a preemption by the tick comes late.
+ */
+static bool knuma_need_resched(void)
+{
+	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
+}
+
 /* Lock and isolate a folio, so that reclaim, KSM and other migrations skip it. */
 static bool knuma_take(struct knuma_window *w, struct folio *folio, unsigned long addr)
 {
@@ -219,6 +228,8 @@ static void knuma_select(struct knuma_window *w)
 			next = addr;
 		}
 		pte_unmap_unlock(start, ptl);
+		if (knuma_need_resched())
+			schedule();
 	}
 }
 
@@ -328,6 +339,8 @@ static void knuma_alloc(struct knuma_window *w)
 		}
 		if (!move->new)
 			w->lacked |= BIT(order);
+		if (knuma_need_resched())
+			schedule();
 	}
 	while (used < got)
 		__free_page(pages[used++]);
@@ -363,13 +376,10 @@ static void knuma_free_copy(struct knuma_window *w, struct knuma_move *move)
 	move->new = NULL;
 }
 
-/*
- * Someone waits for this CPU, or has to wait for the VMA. cond_resched() would
- * ignore a lazy request to reschedule.
- */
+/* Someone waits for this CPU, or for the VMA. */
 static bool knuma_must_stop(struct vm_area_struct *vma)
 {
-	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY) ||
+	return knuma_need_resched() ||
 	       (refcount_read(&vma->vm_refcnt) & VM_REFCNT_EXCLUDE_READERS_FLAG);
 }
 
@@ -552,6 +562,8 @@ static void knuma_end(struct knuma_window *w)
 	for (unsigned int i = 0; i < w->nr; i++) {
 		struct knuma_move *move = &w->moves[i];
 
+		if (knuma_need_resched())
+			schedule();
 		if (move->moved) {
 			knuma_finish(w, move, &done);
 			continue;
