@@ -113,7 +113,7 @@ static double moved;			/* bytes, from the start */
 
 static struct {
 	int nodes;			/* 0: no such file */
-	unsigned long pages[MAX_NODES][MAX_NODES];	/* [to][from] */
+	unsigned long windows[MAX_NODES];	/* that move to the node */
 } queued;
 
 struct area {
@@ -350,7 +350,7 @@ static void demo_tally(double *count)
 		node[n].tasks = 2;
 		node[n].running = 1 + ((int)now + n) % 2;
 		sprintf(node[n].cpus, "%d,%d", 2 * n, 2 * n + 1);
-		queued.pages[n][(n + 1) % opt.demo] = 4096 * (1 - done);
+		queued.windows[n] = 8 * (1 - done);
 	}
 }
 
@@ -500,31 +500,20 @@ static void read_vmstat(double *count)
 	}
 }
 
-/*
- * The pages that wait for knuma, where the kernel has it: a line that names
- * the nodes they are on, then one for each node they are to go to.
- */
+/* The windows that wait for knuma, if the kernel has it: a line for each node. */
 static void read_queues(void)
 {
-	char text[32768], *s;
-	int from[MAX_NODES], nr = 0;
+	char text[4096], *s = text;
 
 	queued.nodes = 0;
 	if (!read_text(AT_FDCWD, "/sys/kernel/debug/knuma/queued", text,
 		       sizeof(text)))
 		return;
-	s = text + strcspn(text, "\n ");
-	for (s += strspn(s, " "); isdigit(*s) && nr < MAX_NODES; nr++) {
-		from[nr] = min(strtoul(s, &s, 10), MAX_NODES - 1UL);
-		queued.nodes = max(queued.nodes, from[nr] + 1);
-		s += strspn(s, " ");
-	}
-	for (s += strspn(s, "\n "); isdigit(*s); s += strspn(s, "\n ")) {
+	for (; isdigit(*s); s += strspn(s, "\n")) {
 		int to = min(strtoul(s, &s, 10), MAX_NODES - 1UL);
 
 		queued.nodes = max(queued.nodes, to + 1);
-		for (int i = 0; i < nr; i++)
-			queued.pages[to][from[i]] = strtoul(s, &s, 10);
+		queued.windows[to] = strtoul(s, &s, 10);
 		s += strcspn(s, "\n");
 	}
 }
@@ -924,7 +913,7 @@ static void put_header(void)
 
 	put_text(0, 0, "numamap %d %s  RSS %sB  tasks %u  %.0f s%s", proc.pid,
 		 proc.comm, amount(proc.rss, 1024), proc.tasks, now, quit);
-	col = put_text(1, 0, "moved ~%sB/s; system: ",
+	col = put_text(1, 0, "moved ~%sB/s; system moves ",
 		       amount(rate(MOVED), 1024));
 	if (!have_vmstat) {
 		put_text(1, col, "no NUMA balancing");
@@ -979,17 +968,13 @@ static void put_node_rows(int row)
 static void put_queues(int row)
 {
 	unsigned long total = 0;
-	int col = put_text(row, 0, "queued (system)");
+	int col = put_text(row, 0, "windows queued (system)");
 
 	for (int to = 0; to < queued.nodes; to++) {
-		for (int from = 0; from < queued.nodes; from++) {
-			unsigned long nr = queued.pages[to][from];
-
-			total += nr;
-			if (nr)
-				col = put_text(row, col, "  %d>%d %lu", from,
-					       to, nr);
-		}
+		total += queued.windows[to];
+		if (queued.windows[to])
+			col = put_text(row, col, "  to %d: %lu", to,
+				       queued.windows[to]);
 	}
 	if (!total)
 		put_text(row, col, "  0");
@@ -1012,7 +997,7 @@ static void put_history(int row)
 			put_node(row, 9 + x, p->share[n] ? n : ABSENT, FULL);
 		}
 		put_text(row++, 10 + width,
-			 "~%sB/s; system: %sB/s, %s faults/s",
+			 "~%sB/s; system moves %sB/s, %s faults/s",
 			 amount(p->per_s[MOVED], 1024),
 			 amount(p->per_s[MIGRATED] * page_size, 1024),
 			 amount(p->per_s[HINT_FAULTS], 1000));
@@ -1151,8 +1136,8 @@ static void print_json(void)
 			continue;
 		printf("%s{\"node\":%d,\"share\":%.4f,\"estimate_kib\":%.0f,",
 		       comma, n, share_of(n), share_of(n) * proc.rss / 1024);
-		printf("\"tasks\":%u,\"running\":%u}", node[n].tasks,
-		       node[n].running);
+		printf("\"cpus\":\"%s\",\"tasks\":%u,\"running\":%u}",
+		       node[n].cpus, node[n].tasks, node[n].running);
 		comma = ",";
 	}
 	printf("],\"absent_share\":%.4f,\"samples\":%lu,\"moved_kib_per_s\":%.1f",
@@ -1165,13 +1150,9 @@ static void print_json(void)
 	for (size_t c = 0; c < map.nr; c++)
 		putchar(node_digit(map.cell[c].node));
 	putchar('"');
-	for (int to = 0; to < queued.nodes; to++) {
-		printf("%s[", to ? "," : ",\"queued\":[");
-		for (int from = 0; from < queued.nodes; from++)
-			printf("%s%lu", from ? "," : "",
-			       queued.pages[to][from]);
-		printf("]%s", to == queued.nodes - 1 ? "]" : "");
-	}
+	for (int to = 0; to < queued.nodes; to++)
+		printf("%s%lu%s", to ? "," : ",\"queued\":[", queued.windows[to],
+		       to == queued.nodes - 1 ? "]" : "");
 	printf("}\n");
 }
 
