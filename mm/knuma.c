@@ -30,7 +30,6 @@
 #include "internal.h"
 #include "knuma.h"
 
-#define CREATE_TRACE_POINTS
 #include <trace/events/knuma.h>
 
 DEFINE_STATIC_KEY_FALSE(knuma_enabled);

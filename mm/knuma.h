@@ -29,6 +29,9 @@
 /* Windows of a queue. */
 #define KNUMA_RING	1024
 
+/* For this time, in jiffies, a daemon waits for more when its queue was empty. */
+#define KNUMA_GATHER	max(HZ / 50, 1)
+
 /* After this time in a queue, in jiffies, a window is dropped. */
 #define KNUMA_EXPIRES	(2 * HZ)
 

@@ -238,6 +238,18 @@ static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
 	return ret;
 }
 
+/*
+ * Let faults find the other blocks of the first window's page table, which then
+ * move with two flushes of the TLB for all of them.
+ */
+static void knuma_gather(struct knuma_node *node)
+{
+	unsigned long ends = READ_ONCE(node->oldest) + KNUMA_GATHER;
+
+	while (time_before(jiffies, ends) && !kthread_should_stop())
+		schedule_timeout_idle(ends - jiffies);
+}
+
 static int knuma_migrated(void *arg)
 {
 	/*
@@ -260,7 +272,8 @@ static int knuma_migrated(void *arg)
 		wait_event_freezable(node->wait, kthread_should_stop() ||
 				     !kfifo_is_empty(&node->fifo));
 		while (READ_ONCE(knuma_hold) && !kthread_should_stop())
-			schedule_timeout_interruptible(1);
+			schedule_timeout_idle(1);
+		knuma_gather(node);
 		while (!kthread_should_stop() && knuma_take_entry(node, &entry)) {
 			bool alone = kfifo_is_empty(&node->fifo);
 

@@ -44,6 +44,7 @@
 #include "internal.h"
 #include "knuma.h"
 
+#define CREATE_TRACE_POINTS
 #include <trace/events/knuma.h>
 
 /**
