@@ -234,119 +234,6 @@ static void knuma_select(struct knuma_window *w)
 	}
 }
 
-/* The entry of a page that may be read only. */
-static void knuma_protect_entry(struct knuma_window *w, struct folio *folio,
-				unsigned long addr, pte_t *ptep, bool *flush)
-{
-	pte_t pte = ptep_get_and_clear(w->vma->vm_mm, addr, ptep);
-
-	*flush |= pte_accessible(w->vma->vm_mm, pte);
-	if (pte_dirty(pte))
-		folio_mark_dirty(folio);
-	pte = pte_modify(pte, w->vma->vm_page_prot);
-	pte = pte_wrprotect(pte_mkclean(pte));
-	set_pte_at(w->vma->vm_mm, addr, ptep, pte);
-}
-
-/* Does an entry still map a page, and has nobody written to the page? */
-static bool knuma_entry_holds(pte_t pte, struct page *page)
-{
-	return pte_present(pte) && !pte_protnone(pte) && !pte_write(pte) &&
-	       !pte_dirty(pte) && pte_pfn(pte) == page_to_pfn(page);
-}
-
-static pte_t *knuma_ptep(struct knuma_window *w, struct knuma_move *move, pte_t *start)
-{
-	return start + ((move->addr - w->start) >> PAGE_SHIFT);
-}
-
-/*
- * Steps 1 and 2. An entry may have changed since knuma_select(): then the page
- * is not in the window. See Documentation/litmus-tests/mm/knuma-gup-fast.litmus
- * for the flush before the reference count is read.
- */
-static void knuma_protect(struct knuma_window *w)
-{
-	struct mm_struct *mm = w->vma->vm_mm;
-	struct mmu_notifier_range range;
-	pte_t *start, *ptep;
-	bool flush = false;
-	spinlock_t *ptl;
-
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, w->start, w->end);
-	mmu_notifier_invalidate_range_start(&range);
-	start = pte_offset_map_lock(mm, w->pmd, w->start, &ptl);
-	if (!start)
-		goto count;
-	flush_tlb_batched_pending(mm);
-	lazy_mmu_mode_enable();
-	for (unsigned int i = 0; i < w->nr; i++) {
-		struct knuma_move *move = &w->moves[i];
-		struct folio *folio = move->old;
-		int nr = folio_nr_pages(folio);
-
-		ptep = knuma_ptep(w, move, start);
-		move->stays = !pte_present(ptep_get(ptep)) ||
-			      pte_pfn(ptep_get(ptep)) != folio_pfn(folio) ||
-			      (nr > 1 && !knuma_maps_all(ptep, ptep_get(ptep), folio, nr));
-		for (int n = 0; n < nr && !move->stays; n++)
-			knuma_protect_entry(w, folio, move->addr + n * PAGE_SIZE,
-					    ptep + n, &flush);
-	}
-	lazy_mmu_mode_disable();
-	if (flush)
-		flush_tlb_range(w->vma, w->start, w->end);
-	pte_unmap_unlock(start, ptl);
-count:
-	/* Pairs with the reference that fast GUP takes before it reads the entry again. */
-	smp_mb();
-	for (unsigned int i = 0; i < w->nr; i++) {
-		struct knuma_move *move = &w->moves[i];
-
-		if (!start || folio_ref_count(move->old) != folio_nr_pages(move->old) + 1)
-			move->stays = true;
-	}
-	mmu_notifier_invalidate_range_end(&range);
-}
-
-/* Allocate copies without reclaim: small ones in bulk, as many as there is room for. */
-static void knuma_alloc(struct knuma_window *w)
-{
-	const gfp_t gfp = ((GFP_HIGHUSER_MOVABLE | __GFP_NOMEMALLOC | __GFP_NORETRY) &
-			   ~__GFP_RECLAIM) | __GFP_THISNODE | __GFP_NOWARN;
-	struct page *pages[KNUMA_BULK] = {};
-	unsigned int got = 0, used = 0;
-
-	if (!migrate_has_room(w->nid, w->pages))
-		w->lacked = ~0U;
-	for (unsigned int i = 0; i < w->nr; i++) {
-		struct knuma_move *move = &w->moves[i];
-		unsigned int order = folio_order(move->old);
-
-		if (move->stays || (w->lacked & BIT(order)))
-			continue;
-		if (order) {
-			move->new = __folio_alloc_node(GFP_TRANSHUGE_LIGHT | __GFP_THISNODE,
-						       order, w->nid);
-		} else {
-			if (used == got) {
-				memset(pages, 0, sizeof(pages));
-				used = 0;
-				got = alloc_pages_bulk_node(gfp, w->nid,
-							    min(w->nr - i, KNUMA_BULK), pages);
-			}
-			if (used < got)
-				move->new = page_folio(pages[used++]);
-		}
-		if (!move->new)
-			w->lacked |= BIT(order);
-		if (knuma_need_resched())
-			schedule();
-	}
-	while (used < got)
-		__free_page(pages[used++]);
-}
-
 /* Charge a copy, and make it an anonymous folio that is mapped once. */
 static void knuma_prepare_copy(struct knuma_window *w, struct knuma_move *move)
 {
@@ -377,6 +264,121 @@ static void knuma_free_copy(struct knuma_window *w, struct knuma_move *move)
 	move->new = NULL;
 }
 
+/* Allocate copies without reclaim: small ones in bulk, as many as there is room for. */
+static void knuma_alloc(struct knuma_window *w)
+{
+	const gfp_t gfp = ((GFP_HIGHUSER_MOVABLE | __GFP_NOMEMALLOC | __GFP_NORETRY) &
+			   ~__GFP_RECLAIM) | __GFP_THISNODE | __GFP_NOWARN;
+	struct page *pages[KNUMA_BULK] = {};
+	unsigned int got = 0, used = 0;
+
+	if (!migrate_has_room(w->nid, w->pages))
+		w->lacked = ~0U;
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+		unsigned int order = folio_order(move->old);
+
+		if (w->lacked & BIT(order))
+			continue;
+		if (order) {
+			move->new = __folio_alloc_node(GFP_TRANSHUGE_LIGHT | __GFP_THISNODE,
+						       order, w->nid);
+		} else {
+			if (used == got) {
+				memset(pages, 0, sizeof(pages));
+				used = 0;
+				got = alloc_pages_bulk_node(gfp, w->nid,
+							    min(w->nr - i, KNUMA_BULK), pages);
+			}
+			if (used < got)
+				move->new = page_folio(pages[used++]);
+		}
+		if (move->new)
+			knuma_prepare_copy(w, move);
+		else
+			w->lacked |= BIT(order);
+		if (knuma_need_resched())
+			schedule();
+	}
+	while (used < got)
+		__free_page(pages[used++]);
+}
+
+/* The entry of a page that may be read only. */
+static void knuma_protect_entry(struct knuma_window *w, struct folio *folio,
+				unsigned long addr, pte_t *ptep, bool *flush)
+{
+	pte_t pte = ptep_get_and_clear(w->vma->vm_mm, addr, ptep);
+
+	*flush |= pte_accessible(w->vma->vm_mm, pte);
+	if (pte_dirty(pte))
+		folio_mark_dirty(folio);
+	pte = pte_modify(pte, w->vma->vm_page_prot);
+	pte = pte_wrprotect(pte_mkclean(pte));
+	set_pte_at(w->vma->vm_mm, addr, ptep, pte);
+}
+
+/* Does an entry still map a page, and has nobody written to the page? */
+static bool knuma_entry_holds(pte_t pte, struct page *page)
+{
+	return pte_present(pte) && !pte_protnone(pte) && !pte_write(pte) &&
+	       !pte_dirty(pte) && pte_pfn(pte) == page_to_pfn(page);
+}
+
+static pte_t *knuma_ptep(struct knuma_window *w, struct knuma_move *move, pte_t *start)
+{
+	return start + ((move->addr - w->start) >> PAGE_SHIFT);
+}
+
+/*
+ * Steps 1 and 2. A page stays if its entry has changed since knuma_select(), or if
+ * there is no memory for its copy. See Documentation/litmus-tests/mm/knuma-gup-fast.litmus
+ * for the flush before the reference count is read.
+ */
+static void knuma_protect(struct knuma_window *w)
+{
+	struct mm_struct *mm = w->vma->vm_mm;
+	struct mmu_notifier_range range;
+	pte_t *start, *ptep;
+	bool flush = false;
+	spinlock_t *ptl;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, w->start, w->end);
+	mmu_notifier_invalidate_range_start(&range);
+	start = pte_offset_map_lock(mm, w->pmd, w->start, &ptl);
+	if (!start)
+		goto count;
+	flush_tlb_batched_pending(mm);
+	lazy_mmu_mode_enable();
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+		struct folio *folio = move->old;
+		int nr = folio_nr_pages(folio);
+
+		ptep = knuma_ptep(w, move, start);
+		move->stays = !move->new || !pte_present(ptep_get(ptep)) ||
+			      pte_pfn(ptep_get(ptep)) != folio_pfn(folio) ||
+			      (nr > 1 && !knuma_maps_all(ptep, ptep_get(ptep), folio, nr));
+		for (int n = 0; n < nr && !move->stays; n++)
+			knuma_protect_entry(w, folio, move->addr + n * PAGE_SIZE,
+					    ptep + n, &flush);
+	}
+	lazy_mmu_mode_disable();
+	if (flush)
+		flush_tlb_range(w->vma, w->start, w->end);
+	pte_unmap_unlock(start, ptl);
+count:
+	/* Pairs with the reference that fast GUP takes before it reads the entry again. */
+	smp_mb();
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+
+		if (!start || folio_ref_count(move->old) != folio_nr_pages(move->old) + 1)
+			move->stays = true;
+	}
+	mmu_notifier_invalidate_range_end(&range);
+}
+
 /* Someone waits for this CPU, or for the VMA. */
 static bool knuma_must_stop(struct vm_area_struct *vma)
 {
@@ -384,7 +386,7 @@ static bool knuma_must_stop(struct vm_area_struct *vma)
 	       (refcount_read(&vma->vm_refcnt) & VM_REFCNT_EXCLUDE_READERS_FLAG);
 }
 
-/* Step 3. Pages without a copy stay. */
+/* Step 3 */
 static void knuma_copy(struct knuma_window *w)
 {
 	bool stop = false;
@@ -392,11 +394,8 @@ static void knuma_copy(struct knuma_window *w)
 	for (unsigned int i = 0; i < w->nr; i++) {
 		struct knuma_move *move = &w->moves[i];
 
-		if (!move->new) {
-			move->stays = true;
+		if (move->stays)
 			continue;
-		}
-		knuma_prepare_copy(w, move);
 		stop = stop || (i && knuma_must_stop(w->vma));
 		if (stop || folio_mc_copy(move->new, move->old))
 			move->stays = true;
@@ -624,7 +623,7 @@ static void knuma_protect_pmd(struct knuma_window *w)
 	mmu_notifier_invalidate_range_start(&range);
 	ptl = pmd_lock(mm, w->pmd);
 	pmd = *w->pmd;
-	move->stays = !pmd_present(pmd) || !pmd_trans_huge(pmd) ||
+	move->stays = !move->new || !pmd_present(pmd) || !pmd_trans_huge(pmd) ||
 		      pmd_page(pmd) != &folio->page;
 	if (!move->stays) {
 		pmd = pmdp_invalidate(w->vma, w->start, w->pmd);
@@ -713,11 +712,11 @@ unsigned int knuma_window_migrate(struct knuma_window *w)
 		knuma_select(w);
 	if (!w->nr)
 		return 0;
+	knuma_alloc(w);
 	if (huge)
 		knuma_protect_pmd(w);
 	else
 		knuma_protect(w);
-	knuma_alloc(w);
 	knuma_copy(w);
 	if (huge)
 		knuma_replace_pmd(w);
