@@ -379,6 +379,10 @@ FIXTURE_VARIANT_ADD(left, window_of_a_page) { 0, "1" };
 FIXTURE_VARIANT_ADD(left, window_of_7_pages) { 0, "7" };
 FIXTURE_VARIANT_ADD(left, lazyfree) { 0, "512", free_it_lazily, .queued = true };
 FIXTURE_VARIANT_ADD(left, after_fork) { 0, "512", share_with_a_child, .queued = true };
+FIXTURE_VARIANT_ADD(left, mthp_after_fork) {
+	64 * KB, "512", share_with_a_child, .queued = true
+};
+
 FIXTURE_VARIANT_ADD(left, thp_after_fork) { HUGE, "512", share_with_a_child, .queued = true };
 FIXTURE_VARIANT_ADD(left, thp_by_pages) { HUGE, "512", split_the_table, .queued = true };
 FIXTURE_VARIANT_ADD(left, thp_by_pages_windows) { HUGE, "64", split_the_table, .queued = true };
@@ -1603,12 +1607,14 @@ FIXTURE_VARIANT(flips)
 {
 	size_t folio;
 	bool threaded;
+	bool writes;
 };
 
-FIXTURE_VARIANT_ADD(flips, small) { 0, false };
-FIXTURE_VARIANT_ADD(flips, small_threaded) { 0, true };
-FIXTURE_VARIANT_ADD(flips, mthp) { 64 * KB, false };
-FIXTURE_VARIANT_ADD(flips, mthp_threaded) { 64 * KB, true };
+FIXTURE_VARIANT_ADD(flips, small) { 0 };
+FIXTURE_VARIANT_ADD(flips, small_written) { 0, false, true };
+FIXTURE_VARIANT_ADD(flips, small_threaded) { 0, true, true };
+FIXTURE_VARIANT_ADD(flips, mthp) { 64 * KB };
+FIXTURE_VARIANT_ADD(flips, mthp_threaded) { 64 * KB, true, true };
 
 FIXTURE_SETUP(flips)
 {
@@ -1625,30 +1631,28 @@ FIXTURE_TEARDOWN_PARENT(flips)
 
 TEST_F_TIMEOUT(flips, take_few_faults, PATIENCE)
 {
-	long faults, pages, rounds;
+	long faults, pages, scans;
 	struct user *u;
 
 	if (!have_folios(variant->folio))
 		SKIP(return, "no folios of this size");
+	write_text(SCAN "scan_period_min_ms", "200");
+	write_text(SCAN "scan_period_max_ms", "1000");
 	u = start((struct user) {
 		.size = 32 * MB, .folio = variant->folio, .threaded = variant->threaded,
-		.to = here,
+		.writes = variant->writes, .to = here,
 	});
 	ASSERT_NE(u, NULL);
-	pages = pages_of(u) / (variant->folio ? variant->folio / psize() : 1);
+	pages = pages_of(u);
 	for (int move = 0; move < 5; move++) {
-		/* Until each page has had a fault where it is. */
-		rounds = u->rounds;
-		faults = vm_event("numa_hint_faults_local");
-		EXPECT_TRUE(wait_for((long)u->rounds > rounds + 20));
-		if (variant->threaded)
-			EXPECT_TRUE(wait_for(vm_event("numa_hint_faults_local") >
-					     faults + 2 * pages));
+		/* Until it has been scanned where it is. */
+		scans = vm_event("numa_pte_updates");
+		wait_until(time(NULL) + 3, vm_event("numa_pte_updates") > scans + 2 * pages);
 		faults = remote_faults();
 		u->to = move & 1 ? here : there;
 		EXPECT_TRUE(converges(u));
 		faults = remote_faults() - faults;
-		TH_LOG("move %d: %ld faults for %ld folios", move + 1, faults, pages);
+		TH_LOG("move %d: %ld faults for %ld pages", move + 1, faults, pages);
 		/* The first accesses of several threads tell little. */
 		if (move || !variant->threaded)
 			EXPECT_LE(faults, pages / 10);
@@ -2678,11 +2682,23 @@ static void use_chunk(struct chunk *c)
 		bad += broken_chunk(c);
 }
 
-/* Exits with 1 if anything is wrong, with 3 if nothing has moved. */
-static void use_and_disturb(size_t folio)
+/* Some events while memory moves, and more of them as long as that is fast. */
+static bool has_seen_enough(long moved)
 {
-	const time_t end = time(NULL) + 150;
-	long moved = vm_event("numa_pages_migrated"), now = 0;
+	const time_t now = time(NULL);
+	static time_t begun;
+
+	begun = begun ?: now;
+	if (bad || now > begun + 150)
+		return true;
+	return moved > 1000 && happened >= 5 && (happened >= 50 || now > begun + 5);
+}
+
+/* Exits with 1 if anything is wrong, with 3 if nothing has moved. */
+static void use_and_disturb(void)
+{
+	const long before = vm_event("numa_pages_migrated");
+	long moved = 0;
 	char *p;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -2694,20 +2710,20 @@ static void use_and_disturb(size_t folio)
 	for (int i = 0; i < CHUNKS; i++) {
 		chunks[i].p = p + i * CHUNK;
 		chunks[i].key = i * 10000;
-		chunks[i].large = folio && i & 1;
+		chunks[i].large = i & 1;
 		if (!renew(&chunks[i]))
 			_exit(2);
 	}
-	while (!bad && (happened <= 50 || now - moved <= 1000) && time(NULL) < end) {
+	while (!has_seen_enough(moved)) {
 		for (int i = 0; i < CHUNKS; i++)
 			use_chunk(&chunks[i]);
-		now = vm_event("numa_pages_migrated");
+		moved = vm_event("numa_pages_migrated") - before;
 	}
 	fprintf(stderr, "# %ld bad pages; %ld events, %ld pages moved\n", bad, happened,
-		now - moved);
+		moved);
 	if (bad)
 		_exit(1);
-	_exit(now - moved > 1000 ? 0 : 3);
+	_exit(moved > 1000 && happened ? 0 : 3);
 }
 
 FIXTURE(moving)
@@ -2751,12 +2767,12 @@ FIXTURE_TEARDOWN_PARENT(moving)
 	restore(&self->setup);
 }
 
-static int disturb_in_a_child(size_t folio)
+static int disturb_in_a_child(void)
 {
 	pid_t pid = fork();
 
 	if (!pid)
-		use_and_disturb(folio);
+		use_and_disturb();
 	return wait_status(pid);
 }
 
@@ -2766,13 +2782,13 @@ TEST_F_TIMEOUT(moving, keeps_stamps, PATIENCE)
 
 	event = variant->event;
 	have_folios(HUGE);
-	status = disturb_in_a_child(HUGE);
+	status = disturb_in_a_child();
 	if (WIFEXITED(status) && WEXITSTATUS(status) == KSFT_SKIP)
 		SKIP(return, "not in this kernel");
 	EXPECT_EQ(status, 0);
 	write_text(THP "hugepages-2048kB/enabled", "never");
 	if (have_folios(64 * KB))
-		EXPECT_EQ(disturb_in_a_child(64 * KB), 0);
+		EXPECT_EQ(disturb_in_a_child(), 0);
 	EXPECT_TRUE(wait_for(nothing_is_isolated()));
 }
 

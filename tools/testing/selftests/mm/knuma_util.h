@@ -323,6 +323,7 @@ static inline bool make_group(const char *group, int nr)
  * @from:	where the memory is at first
  * @to:		where it runs then
  * @threaded:	it has a second thread, which sleeps
+ * @writes:	it writes what it has read
  * @prepare:	called before it begins to use the memory; returns 0, or -1 if
  *		that is not possible
  * @started:	the process that was started
@@ -344,6 +345,7 @@ struct user {
 	const struct place *from;
 	const struct place *to;
 	bool threaded;
+	bool writes;
 	long (*prepare)(struct user *u);
 	pid_t pid, started;
 	atomic_bool left;
@@ -384,10 +386,16 @@ static inline bool get_memory(struct user *u)
 
 static inline long use_once(struct user *u)
 {
+	const bool writes = u->writes;
 	long bad = 0;
 
-	for (size_t at = 0; at < u->size; at += u->step)
-		bad += FORCE_READ(*(unsigned long *)(u->p + at)) != stamp_of(1, at);
+	for (size_t at = 0; at < u->size; at += u->step) {
+		volatile unsigned long *word = (void *)(u->p + at);
+
+		bad += *word != stamp_of(1, at);
+		if (writes)
+			*word = stamp_of(1, at);
+	}
 	return bad;
 }
 
@@ -489,14 +497,19 @@ static inline void print_lines(const char *path, const char *word)
 		fclose(f);
 }
 
+static inline long count_there(struct user *u)
+{
+	return pages_at(u->to, 0, u->p, u->size);
+}
+
 /*
- * Whether so many have come to where it is. Each look keeps the daemons from
- * knowing that nobody else uses the memory, so there are few.
+ * Whether so many have come to where it is. The user looks itself: while others
+ * do, its address space is not known to be its own.
  */
 static inline bool has_come(struct user *u, long pages)
 {
 	usleep(50000);
-	return pages_there(u) >= pages;
+	return ask(u, count_there) >= pages;
 }
 
 /* If they do not come, prints what there is to know. */
