@@ -88,7 +88,7 @@ static bool knuma_neighbour_moves(struct vm_fault *vmf, unsigned long addr, pte_
 
 	if (!pte_protnone(pte))
 		return false;
-	page = vm_normal_page(vmf->vma, addr, pte);
+	page = knuma_page(vmf->vma, addr, pte);
 	if (!page)
 		return false;
 	folio = page_folio(page);

@@ -146,6 +146,19 @@ extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
 extern bool knuma_hold;
 
 bool knuma_window_allowed(struct vm_area_struct *vma);
+
+/*
+ * The page of a present entry, or NULL for the zero page. As vm_normal_page(), but
+ * inline, for a VMA that is knuma_window_allowed().
+ */
+static inline struct page *knuma_page(struct vm_area_struct *vma, unsigned long addr, pte_t pte)
+{
+	if (IS_ENABLED(CONFIG_ARCH_HAS_PTE_SPECIAL))
+		return pte_special(pte) ? NULL : pte_page(pte);
+
+	return vm_normal_page(vma, addr, pte);
+}
+
 bool knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
 		unsigned long addr, unsigned long end, pte_t *ptep);
 unsigned int knuma_window_migrate(struct knuma_window *w);

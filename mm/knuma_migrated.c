@@ -23,6 +23,9 @@
 
 #include <trace/events/knuma.h>
 
+/* Page tables that a daemon remembers. */
+#define KNUMA_SERVED	32
+
 bool knuma_hold;
 
 /**
@@ -170,6 +173,30 @@ static bool knuma_node_allowed(struct task_struct *task, struct vm_area_struct *
 	       mpol_balances_to(task, vma, addr, nid);
 }
 
+/*
+ * Page tables that were served, so that the entries of other blocks, which were in
+ * the queue then, are skipped.
+ */
+struct knuma_served {
+	struct task_struct *task;	/* no reference; only compared */
+	unsigned long start;
+	unsigned long time;
+};
+
+static struct knuma_served *knuma_served_slot(struct knuma_served *served,
+					      const struct knuma_entry *entry)
+{
+	return &served[(entry->start >> PMD_SHIFT) % KNUMA_SERVED];
+}
+
+static bool knuma_was_served(struct knuma_served *served, const struct knuma_entry *entry)
+{
+	struct knuma_served *slot = knuma_served_slot(served, entry);
+
+	return slot->task == entry->task && slot->start == (entry->start & PMD_MASK) &&
+	       time_before(entry->queued, slot->time);
+}
+
 /* Returns -EAGAIN if somebody else has locked the address space. */
 static int knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves,
 			       struct knuma_entry *entry, struct mm_struct *mm)
@@ -219,11 +246,14 @@ static int knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves
  * -EAGAIN if it has to wait.
  */
 static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
-			struct knuma_entry *entry)
+		       struct knuma_served *served, struct knuma_entry *entry)
 {
 	struct mm_struct *mm;
+	unsigned long now;
 	int ret;
 
+	if (knuma_was_served(served, entry))
+		return 0;
 	if (!moves || time_after(jiffies, entry->queued + KNUMA_EXPIRES)) {
 		knuma_report(entry->task, entry->pages);
 		count_vm_events(KNUMA_EXPIRED, entry->pages);
@@ -232,8 +262,15 @@ static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
 	mm = knuma_grab_mm(entry->task);
 	if (!mm)
 		return 0;
+	now = jiffies;
 	ret = knuma_migrate_entry(node, moves, entry, mm);
 	mmdrop(mm);
+	if (!ret)
+		*knuma_served_slot(served, entry) = (struct knuma_served) {
+			.task = entry->task,
+			.start = entry->start & PMD_MASK,
+			.time = now,
+		};
 
 	return ret;
 }
@@ -261,6 +298,7 @@ static int knuma_migrated(void *arg)
 		.sched_policy = SCHED_BATCH,
 		.sched_runtime = 100 * NSEC_PER_MSEC,
 	};
+	struct knuma_served served[KNUMA_SERVED] = {};
 	struct knuma_node *node = arg;
 	struct knuma_entry entry;
 	struct knuma_move *moves;
@@ -277,7 +315,7 @@ static int knuma_migrated(void *arg)
 		while (!kthread_should_stop() && knuma_take_entry(node, &entry)) {
 			bool alone = kfifo_is_empty(&node->fifo);
 
-			if (!knuma_serve(node, moves, &entry) || !knuma_retry(node, &entry))
+			if (!knuma_serve(node, moves, served, &entry) || !knuma_retry(node, &entry))
 				put_task_struct(entry.task);
 			else if (alone)
 				schedule_timeout_idle(1);

@@ -89,7 +89,7 @@ bool knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
 		return true;
 	for (; addr < end; addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
-		struct page *page = pte_present(pte) ? vm_normal_page(vma, addr, pte) : NULL;
+		struct page *page = pte_present(pte) ? knuma_page(vma, addr, pte) : NULL;
 		int last;
 
 		if (!page)
@@ -175,7 +175,7 @@ static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 
 	if (!pte_present(pte))
 		return 1;
-	page = vm_normal_page(w->vma, addr, pte);
+	page = knuma_page(w->vma, addr, pte);
 	if (!page)
 		return 1;
 	folio = page_folio(page);
