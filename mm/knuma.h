@@ -49,6 +49,7 @@
  * @stays:	is not to move
  * @moved:	@new is mapped in place of @old
  * @young:	was accessed while it was copied
+ * @deferred:	was on the list of folios that may be split
  */
 struct knuma_move {
 	struct folio *old;
@@ -59,6 +60,7 @@ struct knuma_move {
 	bool stays;
 	bool moved;
 	bool young;
+	bool deferred;
 };
 
 /**

@@ -493,6 +493,19 @@ out:
 	mmu_notifier_invalidate_range_end(&range);
 }
 
+/* The only reference to each old folio is that of the window now. */
+static void knuma_unfreeze(struct knuma_window *w)
+{
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+
+		if (!move->moved)
+			continue;
+		move->deferred = folio_unqueue_deferred_split(move->old);
+		folio_ref_unfreeze(move->old, 1);
+	}
+}
+
 /* What reclaim knows of a page goes with its contents. */
 static void knuma_move_state(struct folio *new, struct folio *old)
 {
@@ -519,9 +532,8 @@ static void knuma_finish(struct knuma_window *w, struct knuma_move *move,
 	int nr = folio_nr_pages(old);
 
 	node_stat_mod_folio(old, NR_ISOLATED_ANON, -nr);
-	if (folio_unqueue_deferred_split(old))
+	if (move->deferred)
 		deferred_split_folio(new, false);
-	folio_ref_unfreeze(old, 1);
 	if (move->pmd)
 		folio_remove_rmap_pmd(old, &old->page, w->vma);
 	else
@@ -722,6 +734,7 @@ unsigned int knuma_window_migrate(struct knuma_window *w)
 		knuma_replace_pmd(w);
 	else
 		knuma_replace(w);
+	knuma_unfreeze(w);
 	knuma_end(w);
 
 	return w->moved;
