@@ -17,6 +17,7 @@
 #include <linux/cpuhotplug.h>
 #include <linux/memory-tiers.h>
 #include <linux/memory.h>
+#include <linux/mempolicy.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
@@ -81,7 +82,8 @@ static struct knuma_around knuma_around(struct vm_fault *vmf, unsigned int pages
 	return around;
 }
 
-static bool knuma_neighbour_moves(struct vm_fault *vmf, unsigned long addr, pte_t pte, int nid)
+static bool knuma_neighbour_moves(struct vm_fault *vmf, unsigned long addr, pte_t pte, int nid,
+				  enum knuma_use use)
 {
 	struct folio *folio;
 	struct page *page;
@@ -94,7 +96,7 @@ static bool knuma_neighbour_moves(struct vm_fault *vmf, unsigned long addr, pte_
 	folio = page_folio(page);
 
 	return folio_nid(folio) == nid && folio_test_anon(folio) && !folio_test_ksm(folio) &&
-	       PageAnonExclusive(page);
+	       PageAnonExclusive(page) && knuma_page_used(current, folio, use);
 }
 
 /* Make a neighbour accessible; not young, as nobody has accessed it. */
@@ -113,7 +115,7 @@ static void knuma_restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep)
 
 /* Make the neighbours that move accessible. Returns how many there are. */
 static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int nid,
-				const struct knuma_around *around, bool count)
+				const struct knuma_around *around, enum knuma_use use, bool count)
 {
 	pte_t *ptep = around->ptep;
 	unsigned long addr;
@@ -122,7 +124,7 @@ static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int n
 	for (addr = around->start; addr < around->end; addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
 
-		if (!knuma_neighbour_moves(vmf, addr, pte, nid) ||
+		if (!knuma_neighbour_moves(vmf, addr, pte, nid, use) ||
 		    pfn_folio(pte_pfn(pte)) == folio)
 			continue;
 		pages++;
@@ -158,6 +160,7 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	struct knuma_around around;
 	struct knuma_entry entry;
 	struct knuma_node *node;
+	enum knuma_use use;
 
 	/* Promotion from slow memory has a rate of its own. */
 	if (!knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
@@ -174,11 +177,12 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 		return knuma_fault_pmd(vmf, node, nid);
 
 	around = knuma_around(vmf, KNUMA_BLOCK);
-	if (!knuma_uses(current, target_nid, vma, around.start, around.end, around.ptep))
+	use = knuma_uses(current, target_nid, vma, around.start, around.end, around.ptep);
+	if (use == KNUMA_USES_NONE)
 		return KNUMA_FAULT_NONE;
 	if (atomic_read(&vma->vm_mm->mm_users) == 1)
 		around = knuma_around(vmf, READ_ONCE(knuma_knobs.window_pages));
-	if (*pages + knuma_restore_around(vmf, folio, nid, &around, true) < KNUMA_WORTH)
+	if (*pages + knuma_restore_around(vmf, folio, nid, &around, use, true) < KNUMA_WORTH)
 		return KNUMA_FAULT_NONE;
 	if (knuma_is_late(node))
 		return KNUMA_FAULT_SELF;
@@ -190,11 +194,52 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	};
 	if (!knuma_add(node, &entry))
 		return KNUMA_FAULT_SELF;
-	more = knuma_restore_around(vmf, folio, nid, &around, false);
+	more = knuma_restore_around(vmf, folio, nid, &around, use, false);
 	trace_knuma_queue(current, around.start, *pages + more, nid, target_nid);
 	*pages += more;
 
 	return KNUMA_FAULT_QUEUED;
+}
+
+/* Has another page of a block had its last fault in current, on this node? */
+static bool knuma_seen_before(struct vm_fault *vmf, const struct knuma_around *around, int nid)
+{
+	pte_t *ptep = around->ptep;
+	unsigned long addr;
+
+	for (addr = around->start; addr < around->end; addr += PAGE_SIZE, ptep++) {
+		pte_t pte = ptep_get(ptep);
+		struct page *page = pte_present(pte) ? knuma_page(vmf->vma, addr, pte) : NULL;
+		int last = page ? folio_last_cpupid(page_folio(page)) : -1;
+
+		if (addr != vmf->address && page && !cpupid_pid_unset(last) &&
+		    cpupid_match_pid(current, last) && cpupid_to_nid(last) == nid)
+			return true;
+	}
+
+	return false;
+}
+
+int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpupid, int *pages)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	int nid = numa_node_id(), src = folio_nid(folio);
+	struct knuma_around around;
+	enum knuma_use use;
+
+	if (cpupid_pid_unset(last_cpupid) || !cpupid_match_pid(current, last_cpupid) ||
+	    !knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
+	    folio_use_access_time(folio) || !mpol_balances_to(current, vma, vmf->address, nid))
+		return NUMA_NO_NODE;
+	around = knuma_around(vmf, KNUMA_BLOCK);
+	use = knuma_uses(current, nid, vma, around.start, around.end, around.ptep);
+	if (use == KNUMA_USES_NONE)
+		return NUMA_NO_NODE;
+	if (knuma_seen_before(vmf, &around, nid))
+		return nid;
+	*pages += knuma_restore_around(vmf, folio, src, &around, use, false);
+
+	return NUMA_NO_NODE;
 }
 
 /**

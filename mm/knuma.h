@@ -40,6 +40,18 @@
 #define KNUMA_RETRY_MAX	HZ
 
 /**
+ * enum knuma_use - What a task is known to use of a block
+ * @KNUMA_USES_NONE:	nothing
+ * @KNUMA_USES_SEEN:	pages whose last hinting fault was one of the task
+ * @KNUMA_USES_ALL:	all pages
+ */
+enum knuma_use {
+	KNUMA_USES_NONE,
+	KNUMA_USES_SEEN,
+	KNUMA_USES_ALL,
+};
+
+/**
  * struct knuma_move - A folio of a window
  * @old:	the folio, locked and isolated
  * @new:	its copy, or NULL
@@ -74,6 +86,7 @@ struct knuma_move {
  * @nid:	node to move to
  * @most:	pages to move, at most
  * @moves:	array of @most elements
+ * @use:	what @task is known to use of the current block
  * @nr:		folios that were selected
  * @pages:	pages of these folios
  * @moved:	pages that have moved
@@ -91,6 +104,7 @@ struct knuma_window {
 	int nid;
 	unsigned int most;
 	struct knuma_move *moves;
+	enum knuma_use use;
 	unsigned int nr;
 	unsigned int pages;
 	unsigned int moved;
@@ -161,8 +175,19 @@ static inline struct page *knuma_page(struct vm_area_struct *vma, unsigned long 
 	return vm_normal_page(vma, addr, pte);
 }
 
-bool knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
-		unsigned long addr, unsigned long end, pte_t *ptep);
+enum knuma_use knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
+			  unsigned long addr, unsigned long end, pte_t *ptep);
+
+/* Is a folio of a block one of the pages that knuma_uses() speaks of? */
+static inline bool knuma_page_used(struct task_struct *task, struct folio *folio,
+				   enum knuma_use use)
+{
+	int last = folio_last_cpupid(folio);
+
+	return use == KNUMA_USES_ALL ||
+	       (use == KNUMA_USES_SEEN && !cpupid_pid_unset(last) && cpupid_match_pid(task, last));
+}
+
 unsigned int knuma_window_migrate(struct knuma_window *w);
 
 bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry);

@@ -22,6 +22,7 @@
  * NUMA balancing makes an entry inaccessible, and the next fault, writable.
  */
 
+#include <linux/hash.h>
 #include <linux/highmem.h>
 #include <linux/huge_mm.h>
 #include <linux/memcontrol.h>
@@ -63,8 +64,24 @@ bool knuma_window_allowed(struct vm_area_struct *vma)
 	       !userfaultfd_armed(vma) && !vma_soft_dirty_enabled(vma);
 }
 
+/*
+ * Has no other task had a hinting fault in a VMA? Of pids, vma_set_access_pid_bit()
+ * keeps a hash of six bits, for some scans.
+ */
+static bool knuma_owns_vma(const struct task_struct *task, const struct vm_area_struct *vma)
+{
+	const struct vma_numab_state *state = READ_ONCE(vma->numab_state);
+	unsigned long pids;
+
+	if (!state)
+		return false;
+	pids = READ_ONCE(state->pids_active[0]) | READ_ONCE(state->pids_active[1]);
+
+	return pids == BIT(hash_32(task->pid, ilog2(BITS_PER_LONG)));
+}
+
 /**
- * knuma_uses() - Is a task known to use a block of pages?
+ * knuma_uses() - Which pages of a block is a task known to use?
  * @task:	the task
  * @nid:	its node
  * @vma:	VMA of the block
@@ -72,21 +89,23 @@ bool knuma_window_allowed(struct vm_area_struct *vma)
  * @end:	end address (exclusive)
  * @ptep:	entry of @addr
  *
- * That is so if nobody else can access the block, or if no other task has had the
- * last hinting fault on a page, and @task has had some, or some pages are on its
- * node already: the first write to a page that has moved deletes its last fault. As
- * in cpupid_match_pid(), one in 256 of all tasks may pass for @task.
+ * All pages, if nobody else can access the block; or if no other task has had a
+ * hinting fault in the VMA, and some pages of the block were accessed from @nid:
+ * @task has had a fault there, or they have moved already. If other tasks use the
+ * VMA as well, only those pages whose last fault was one of @task, if no page of
+ * the block had its last fault in another task. As in cpupid_match_pid(), one in
+ * 256 of all tasks may pass for @task.
  *
  * Context: page table lock held.
- * Return: true if it is.
+ * Return: see enum knuma_use.
  */
-bool knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
-		unsigned long addr, unsigned long end, pte_t *ptep)
+enum knuma_use knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
+			  unsigned long addr, unsigned long end, pte_t *ptep)
 {
-	unsigned int own = 0;
+	unsigned int own = 0, moved = 0;
 
 	if (atomic_read(&vma->vm_mm->mm_users) == 1)
-		return true;
+		return KNUMA_USES_ALL;
 	for (; addr < end; addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
 		struct page *page = pte_present(pte) ? knuma_page(vma, addr, pte) : NULL;
@@ -95,12 +114,17 @@ bool knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
 		if (!page)
 			continue;
 		last = folio_last_cpupid(page_folio(page));
-		if (!cpupid_pid_unset(last) && !cpupid_match_pid(task, last))
-			return false;
-		own += !cpupid_pid_unset(last) || page_to_nid(page) == nid;
+		if (cpupid_pid_unset(last))
+			moved += page_to_nid(page) == nid;
+		else if (cpupid_match_pid(task, last))
+			own++;
+		else
+			return KNUMA_USES_NONE;
 	}
+	if (own + moved >= KNUMA_WORTH && knuma_owns_vma(task, vma))
+		return KNUMA_USES_ALL;
 
-	return own >= KNUMA_WORTH;
+	return own >= KNUMA_WORTH ? KNUMA_USES_SEEN : KNUMA_USES_NONE;
 }
 
 static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *folio,
@@ -108,7 +132,8 @@ static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *foli
 {
 	return folio_nid(folio) == w->src && folio_test_anon(folio) &&
 	       !folio_test_ksm(folio) && !folio_is_zone_device(folio) &&
-	       folio_test_swapbacked(folio) && PageAnonExclusive(page);
+	       folio_test_swapbacked(folio) && PageAnonExclusive(page) &&
+	       knuma_page_used(w->task, folio, w->use);
 }
 
 /*
@@ -192,7 +217,8 @@ static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 }
 
 /* The same of the whole block of an address. */
-static bool knuma_uses_block(struct knuma_window *w, unsigned long addr, pte_t *ptep)
+static enum knuma_use knuma_uses_block(struct knuma_window *w, unsigned long addr,
+				       pte_t *ptep)
 {
 	unsigned long start = ALIGN_DOWN(addr, KNUMA_BLOCK * PAGE_SIZE);
 	unsigned long end = start + KNUMA_BLOCK * PAGE_SIZE;
@@ -222,7 +248,8 @@ static void knuma_select(struct knuma_window *w)
 			return;
 		ptep = start;
 		next = min(ALIGN(addr + 1, KNUMA_BLOCK * PAGE_SIZE), w->end);
-		if (knuma_uses_block(w, addr, ptep)) {
+		w->use = knuma_uses_block(w, addr, ptep);
+		if (w->use) {
 			for (; addr < next && w->pages < w->most;
 			     addr += nr * PAGE_SIZE, ptep += nr)
 				nr = knuma_look(w, ptep, addr);
@@ -711,6 +738,7 @@ unsigned int knuma_window_migrate(struct knuma_window *w)
 	bool huge;
 
 	w->nr = 0;
+	w->use = KNUMA_USES_ALL;
 	w->pages = 0;
 	w->moved = 0;
 	w->blocked = 0;

@@ -8,11 +8,9 @@
 
 #include <linux/atomic.h>
 #include <linux/jump_label.h>
+#include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/types.h>
-
-struct folio;
-struct vm_fault;
 
 /**
  * enum knuma_result - What a NUMA hinting fault does with a misplaced folio
@@ -51,6 +49,7 @@ DECLARE_STATIC_KEY_FALSE(knuma_enabled);
 
 enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 				int target_nid, int *pages);
+int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpupid, int *pages);
 int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid);
 
 static inline bool knuma_is_enabled(void)
@@ -78,6 +77,31 @@ static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *
 	return __knuma_fault(vmf, folio, target_nid, pages);
 }
 
+/**
+ * knuma_second_look() - Ask for a block what NUMA balancing asks for a page.
+ * @vmf:	the hinting fault
+ * @folio:	the folio, which is not to move now
+ * @last_cpupid: last fault on @folio before this one
+ * @pages:	number of pages that the fault counts for; increased by those
+ *		around the folio that become accessible with it
+ *
+ * should_numa_migrate_memory() lets a page follow a task that has changed node at
+ * the second fault from there. If the task uses the block alone, then the second
+ * fault on any page of the block decides for all; after the first one, the others
+ * need no fault in this scan.
+ *
+ * Context: page table lock held. Does not sleep or allocate.
+ * Return: node that @folio should be on, or NUMA_NO_NODE.
+ */
+static inline int knuma_second_look(struct vm_fault *vmf, struct folio *folio,
+				    int last_cpupid, int *pages)
+{
+	if (!knuma_is_enabled() || folio_nid(folio) == numa_node_id())
+		return NUMA_NO_NODE;
+
+	return __knuma_second_look(vmf, folio, last_cpupid, pages);
+}
+
 static inline void knuma_init_task(struct task_struct *p)
 {
 	atomic_set(&p->knuma_failed, 0);
@@ -101,6 +125,12 @@ static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *
 					    int target_nid, int *pages)
 {
 	return KNUMA_FAULT_NONE;
+}
+
+static inline int knuma_second_look(struct vm_fault *vmf, struct folio *folio,
+				    int last_cpupid, int *pages)
+{
+	return NUMA_NO_NODE;
 }
 
 static inline int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid)
