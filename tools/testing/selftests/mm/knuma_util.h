@@ -129,6 +129,12 @@ static inline long remote_faults(void)
 	return vm_event("numa_hint_faults") - vm_event("numa_hint_faults_local");
 }
 
+/* Whether the kernel has found a page table or a page in a bad state, ever. */
+static inline bool bad_pages(void)
+{
+	return read_long("/proc/sys/kernel/tainted") & 1 << 5;
+}
+
 static inline int run_on(const struct place *place)
 {
 	return run_on_cpu(place->cpu);
