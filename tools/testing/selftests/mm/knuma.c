@@ -2234,6 +2234,24 @@ static long check_values(void)
 	return wrong;
 }
 
+/* Pages that move just now cannot be pinned: then, a little later. */
+static bool write_again(bool (*write)(size_t page), size_t page)
+{
+	unsigned long before[PIECE];
+	bool done = false;
+
+	memcpy(before, &writer.values[page], sizeof(before));
+	for (int i = 0; i < 100 && !done; i++) {
+		done = write(page);
+		if (done)
+			break;
+		fprintf(stderr, "# cannot write: %s\n", strerror(errno));
+		memcpy(&writer.values[page], before, sizeof(before));
+		usleep(1000);
+	}
+	return done;
+}
+
 /* Exits with 1 if a value is lost, with KSFT_SKIP if it cannot write, 3 if nothing moves. */
 static void write_and_move(bool (*write)(size_t page), size_t folio, bool threads)
 {
@@ -2256,7 +2274,7 @@ static void write_and_move(bool (*write)(size_t page), size_t folio, bool thread
 		run_on(round / 64 & 1 ? here : there);
 		writer.lost += check_values();
 		for (int i = 0; i < 4; i++) {
-			if (!write(rand_r(&seed) % (pages - PIECE + 1)))
+			if (!write_again(write, rand_r(&seed) % (pages - PIECE + 1)))
 				_exit(KSFT_SKIP);
 			/* In the middle of what daemons do, and not always at its end. */
 			usleep(rand_r(&seed) % 1000);
