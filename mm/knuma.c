@@ -82,23 +82,6 @@ static struct knuma_around knuma_around(struct vm_fault *vmf, unsigned int pages
 	return around;
 }
 
-static bool knuma_neighbour_moves(struct vm_fault *vmf, unsigned long addr, pte_t pte, int nid,
-				  enum knuma_use use)
-{
-	struct folio *folio;
-	struct page *page;
-
-	if (!pte_protnone(pte))
-		return false;
-	page = knuma_page(vmf->vma, addr, pte);
-	if (!page)
-		return false;
-	folio = page_folio(page);
-
-	return folio_nid(folio) == nid && folio_test_anon(folio) && !folio_test_ksm(folio) &&
-	       PageAnonExclusive(page) && knuma_page_used(current, folio, use);
-}
-
 /* Make a neighbour accessible; not young, as nobody has accessed it. */
 static void knuma_restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep)
 {
@@ -113,25 +96,32 @@ static void knuma_restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep)
 	update_mmu_cache_range(vmf, vma, addr, ptep, 1);
 }
 
-/* Make the neighbours that move accessible. Returns how many there are. */
+/*
+ * Make the neighbours that move accessible. Returns how many there are, but not more
+ * than @most.
+ */
 static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int nid,
-				const struct knuma_around *around, enum knuma_use use, bool count)
+				const struct knuma_around *around, enum knuma_use use, int most)
 {
+	struct vm_area_struct *vma = vmf->vma;
 	pte_t *ptep = around->ptep;
-	unsigned long addr;
-	int pages = 0;
+	unsigned long addr = around->start;
+	int pages = 0, nr;
 
-	for (addr = around->start; addr < around->end; addr += PAGE_SIZE, ptep++) {
-		pte_t pte = ptep_get(ptep);
+	for (; addr < around->end && pages < most; addr += nr * PAGE_SIZE, ptep += nr) {
+		struct folio *next = knuma_movable(vma, addr, ptep);
 
-		if (!knuma_neighbour_moves(vmf, addr, pte, nid, use) ||
-		    pfn_folio(pte_pfn(pte)) == folio)
+		nr = 1;
+		if (!next || pte_pfn(ptep_get(ptep)) != folio_pfn(next))
 			continue;
-		pages++;
-		if (count && pages >= KNUMA_WORTH)
-			break;
-		if (!count)
-			knuma_restore(vmf, addr, ptep);
+		nr = folio_nr_pages(next);
+		if (next == folio || folio_nid(next) != nid || !pte_protnone(ptep_get(ptep)) ||
+		    !knuma_page_used(current, next, use))
+			continue;
+		pages += nr;
+		for (int i = 0; i < nr && most == INT_MAX; i++)
+			if (pte_protnone(ptep_get(ptep + i)))
+				knuma_restore(vmf, addr + i * PAGE_SIZE, ptep + i);
 	}
 
 	return pages;
@@ -148,6 +138,7 @@ static enum knuma_result knuma_fault_pmd(struct vm_fault *vmf, struct knuma_node
 
 	if (knuma_is_late(node) || !knuma_add(node, &entry))
 		return KNUMA_FAULT_NONE;
+	trace_knuma_queue(current, entry.start, entry.pages, nid, node->nid);
 
 	return KNUMA_FAULT_QUEUED;
 }
@@ -156,6 +147,7 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 				int target_nid, int *pages)
 {
 	struct vm_area_struct *vma = vmf->vma;
+	unsigned int window = READ_ONCE(knuma_knobs.window_pages);
 	int nid = folio_nid(folio), more;
 	struct knuma_around around;
 	struct knuma_entry entry;
@@ -174,15 +166,18 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	if (knuma_lacks(node, folio_order(folio)))
 		return KNUMA_FAULT_FAILED;
 	if (!vmf->pte)
-		return knuma_fault_pmd(vmf, node, nid);
+		return knuma_pmd_movable(folio) ? knuma_fault_pmd(vmf, node, nid) :
+						  KNUMA_FAULT_NONE;
+	if (!knuma_movable(vma, vmf->address, vmf->pte))
+		return KNUMA_FAULT_NONE;
 
-	around = knuma_around(vmf, KNUMA_BLOCK);
+	around = knuma_around(vmf, min(window, KNUMA_BLOCK));
 	use = knuma_uses(current, target_nid, vma, around.start, around.end, around.ptep);
 	if (use == KNUMA_USES_NONE)
 		return KNUMA_FAULT_NONE;
 	if (atomic_read(&vma->vm_mm->mm_users) == 1)
-		around = knuma_around(vmf, READ_ONCE(knuma_knobs.window_pages));
-	if (*pages + knuma_restore_around(vmf, folio, nid, &around, use, true) < KNUMA_WORTH)
+		around = knuma_around(vmf, window);
+	if (*pages + knuma_restore_around(vmf, folio, nid, &around, use, KNUMA_WORTH) < KNUMA_WORTH)
 		return KNUMA_FAULT_NONE;
 	if (knuma_is_late(node))
 		return KNUMA_FAULT_SELF;
@@ -194,7 +189,7 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	};
 	if (!knuma_add(node, &entry))
 		return KNUMA_FAULT_SELF;
-	more = knuma_restore_around(vmf, folio, nid, &around, use, false);
+	more = knuma_restore_around(vmf, folio, nid, &around, use, INT_MAX);
 	trace_knuma_queue(current, around.start, *pages + more, nid, target_nid);
 	*pages += more;
 
@@ -228,16 +223,16 @@ int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpup
 	enum knuma_use use;
 
 	if (cpupid_pid_unset(last_cpupid) || !cpupid_match_pid(current, last_cpupid) ||
-	    !knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
+	    !knuma_window_allowed(vma) || !knuma_movable(vma, vmf->address, vmf->pte) ||
 	    folio_use_access_time(folio) || !mpol_balances_to(current, vma, vmf->address, nid))
 		return NUMA_NO_NODE;
-	around = knuma_around(vmf, KNUMA_BLOCK);
+	around = knuma_around(vmf, min(READ_ONCE(knuma_knobs.window_pages), KNUMA_BLOCK));
 	use = knuma_uses(current, nid, vma, around.start, around.end, around.ptep);
 	if (use == KNUMA_USES_NONE)
 		return NUMA_NO_NODE;
 	if (knuma_seen_before(vmf, &around, nid))
 		return nid;
-	*pages += knuma_restore_around(vmf, folio, src, &around, use, false);
+	*pages += knuma_restore_around(vmf, folio, src, &around, use, INT_MAX);
 
 	return NUMA_NO_NODE;
 }

@@ -15,7 +15,7 @@
 #define KNUMA_WINDOW	PTRS_PER_PTE
 
 /* Pages of a block, of which a task uses all or none. */
-#define KNUMA_BLOCK	128UL
+#define KNUMA_BLOCK	128U
 
 /* Pages that a task migrates in one page fault. */
 #define KNUMA_SMALL	32
@@ -136,6 +136,7 @@ struct knuma_entry {
  * struct knuma_node - Windows that are to move to a node
  * @nid:	the node
  * @task:	knuma_migrated, or NULL
+ * @moves:	array of KNUMA_WINDOW elements, of the daemon
  * @wait:	where the daemon waits for windows
  * @lock:	lock of @fifo; taken under a page table lock, and no lock is taken
  *		under it
@@ -147,6 +148,7 @@ struct knuma_entry {
 struct knuma_node {
 	int nid;
 	struct task_struct *task;
+	struct knuma_move *moves;
 	wait_queue_head_t wait;
 	spinlock_t lock;	/* see above */
 	DECLARE_KFIFO(fifo, struct knuma_entry, KNUMA_RING);
@@ -162,6 +164,8 @@ extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
 extern bool knuma_hold;
 
 bool knuma_window_allowed(struct vm_area_struct *vma);
+struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep);
+bool knuma_pmd_movable(struct folio *folio);
 
 /*
  * The page of a present entry, or NULL for the zero page. As vm_normal_page(), but

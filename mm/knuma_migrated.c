@@ -198,17 +198,18 @@ static bool knuma_was_served(struct knuma_served *served, const struct knuma_ent
 }
 
 /* Returns -EAGAIN if somebody else has locked the address space. */
-static int knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves,
-			       struct knuma_entry *entry, struct mm_struct *mm)
+static int knuma_migrate_entry(struct knuma_node *node, struct knuma_entry *entry,
+			       struct mm_struct *mm)
 {
-	/* Other blocks of the page table are likely to be in the queue as well. */
-	unsigned long start = entry->start & PMD_MASK, end = start + PMD_SIZE;
+	/* Other blocks of a window are likely to be in the queue as well. */
+	unsigned long bytes = max(entry->pages, READ_ONCE(knuma_knobs.window_pages)) * PAGE_SIZE;
+	unsigned long start = ALIGN_DOWN(entry->start, bytes), end = start + bytes;
 	struct knuma_window w = {
 		.task = entry->task,
 		.src = entry->src,
 		.nid = node->nid,
 		.most = KNUMA_WINDOW,
-		.moves = moves,
+		.moves = node->moves,
 	};
 
 	do {
@@ -245,8 +246,8 @@ static int knuma_migrate_entry(struct knuma_node *node, struct knuma_move *moves
  * Migrate a window, or drop it if it is old or its task has exited. Returns
  * -EAGAIN if it has to wait.
  */
-static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
-		       struct knuma_served *served, struct knuma_entry *entry)
+static int knuma_serve(struct knuma_node *node, struct knuma_served *served,
+		       struct knuma_entry *entry)
 {
 	struct mm_struct *mm;
 	unsigned long now;
@@ -254,7 +255,7 @@ static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
 
 	if (knuma_was_served(served, entry))
 		return 0;
-	if (!moves || time_after(jiffies, entry->queued + KNUMA_EXPIRES)) {
+	if (time_after(jiffies, entry->queued + KNUMA_EXPIRES)) {
 		knuma_report(entry->task, entry->pages);
 		count_vm_events(KNUMA_EXPIRED, entry->pages);
 		return 0;
@@ -263,7 +264,7 @@ static int knuma_serve(struct knuma_node *node, struct knuma_move *moves,
 	if (!mm)
 		return 0;
 	now = jiffies;
-	ret = knuma_migrate_entry(node, moves, entry, mm);
+	ret = knuma_migrate_entry(node, entry, mm);
 	mmdrop(mm);
 	if (!ret)
 		*knuma_served_slot(served, entry) = (struct knuma_served) {
@@ -301,21 +302,21 @@ static int knuma_migrated(void *arg)
 	struct knuma_served served[KNUMA_SERVED] = {};
 	struct knuma_node *node = arg;
 	struct knuma_entry entry;
-	struct knuma_move *moves;
 
-	moves = kvmalloc_array(KNUMA_WINDOW, sizeof(*moves), GFP_KERNEL);
 	sched_setattr_nocheck(current, &attr);
 	set_freezable();
 	while (!kthread_should_stop()) {
 		wait_event_freezable(node->wait, kthread_should_stop() ||
 				     !kfifo_is_empty(&node->fifo));
-		while (READ_ONCE(knuma_hold) && !kthread_should_stop())
+		while (READ_ONCE(knuma_hold) && !kthread_should_stop()) {
 			schedule_timeout_idle(1);
+			try_to_freeze();
+		}
 		knuma_gather(node);
 		while (!kthread_should_stop() && knuma_take_entry(node, &entry)) {
 			bool alone = kfifo_is_empty(&node->fifo);
 
-			if (!knuma_serve(node, moves, served, &entry) || !knuma_retry(node, &entry))
+			if (!knuma_serve(node, served, &entry) || !knuma_retry(node, &entry))
 				put_task_struct(entry.task);
 			else if (alone)
 				schedule_timeout_idle(1);
@@ -324,8 +325,6 @@ static int knuma_migrated(void *arg)
 			try_to_freeze();
 		}
 	}
-	kvfree(moves);
-
 	return 0;
 }
 
@@ -369,10 +368,15 @@ int knuma_migrated_run(int nid)
 	if (node->task)
 		return 0;
 	memset(node->delay, 0, sizeof(node->delay));
+	node->moves = kvmalloc_array(KNUMA_WINDOW, sizeof(*node->moves), GFP_KERNEL);
+	if (!node->moves)
+		return -ENOMEM;
 	/* On any idle CPU: those of the node run the tasks that use this memory. */
 	task = kthread_create(knuma_migrated, node, "knuma_migrated%d", nid);
-	if (IS_ERR(task))
+	if (IS_ERR(task)) {
+		kvfree(node->moves);
 		return PTR_ERR(task);
+	}
 	WRITE_ONCE(node->task, task);
 	wake_up_process(task);
 
@@ -402,6 +406,7 @@ void knuma_migrated_stop(int nid)
 	 */
 	synchronize_rcu();
 	kthread_stop(task);
+	kvfree(node->moves);
 	while (knuma_take_entry(node, &entry))
 		put_task_struct(entry.task);
 }

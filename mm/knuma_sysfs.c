@@ -9,6 +9,7 @@
 #include <linux/knuma_scand.h>
 #include <linux/kobject.h>
 #include <linux/kstrtox.h>
+#include <linux/log2.h>
 #include <linux/mmzone.h>
 #include <linux/seq_file.h>
 #include <linux/sysfs.h>
@@ -43,12 +44,14 @@ static struct kobj_attribute enabled_attr = __ATTR_RW(enabled);
  * @knob:	the number
  * @min:	smallest value
  * @max:	largest value
+ * @power_of_2:	other values are refused
  */
 struct knuma_attr {
 	struct kobj_attribute attr;
 	unsigned int *knob;
 	unsigned int min;
 	unsigned int max;
+	bool power_of_2;
 };
 
 static ssize_t knob_show(struct kobject *kobj, struct kobj_attribute *attr,
@@ -68,19 +71,23 @@ static ssize_t knob_store(struct kobject *kobj, struct kobj_attribute *attr,
 	if (kstrtouint(buf, 10, &val) || val < ka->min || val > ka->max)
 		return -EINVAL;
 
+	if (ka->power_of_2 && !is_power_of_2(val))
+		return -EINVAL;
+
 	WRITE_ONCE(*ka->knob, val);
 	return count;
 }
 
-#define KNUMA_ATTR(_name, _knob, _min, _max)				\
+#define KNUMA_ATTR(_name, _knob, _min, _max, ...)			\
 	static struct knuma_attr _name##_attr = {			\
 		.attr = __ATTR(_name, 0644, knob_show, knob_store),	\
 		.knob = &knuma_knobs._knob,				\
 		.min = _min,						\
 		.max = _max,						\
+		__VA_ARGS__						\
 	}
 
-KNUMA_ATTR(window_pages, window_pages, 1, KNUMA_WINDOW);
+KNUMA_ATTR(window_pages, window_pages, 1, KNUMA_WINDOW, .power_of_2 = true);
 KNUMA_ATTR(late_millisecs, late_millisecs, 0, 10000);
 
 static struct attribute *autonuma_attrs[] = {

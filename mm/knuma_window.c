@@ -127,13 +127,61 @@ enum knuma_use knuma_uses(struct task_struct *task, int nid, struct vm_area_stru
 	return own >= KNUMA_WORTH ? KNUMA_USES_SEEN : KNUMA_USES_NONE;
 }
 
-static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *folio,
-				struct page *page)
+/* Is all of a large folio mapped by entries from @ptep on, and by nobody else? */
+static bool knuma_maps_all(pte_t *ptep, struct folio *folio)
 {
-	return folio_nid(folio) == w->src && folio_test_anon(folio) &&
-	       !folio_test_ksm(folio) && !folio_is_zone_device(folio) &&
-	       folio_test_swapbacked(folio) && PageAnonExclusive(page) &&
-	       knuma_page_used(w->task, folio, w->use);
+	int nr = folio_nr_pages(folio);
+
+	if (folio_mapcount(folio) != nr)
+		return false;
+	for (int i = 0; i < nr; i++) {
+		pte_t pte = ptep_get(ptep + i);
+
+		if (!pte_present(pte) || pte_pfn(pte) != folio_pfn(folio) + i ||
+		    !PageAnonExclusive(folio_page(folio, i)))
+			return false;
+	}
+
+	return true;
+}
+
+/**
+ * knuma_movable() - Can the folio of an entry move with a window?
+ * @vma:	VMA, which is knuma_window_allowed()
+ * @addr:	address of the entry
+ * @ptep:	the entry
+ *
+ * A folio that can not is left to page faults. Huge pages that entries of a page
+ * table map are, too: their copies would be mapped by a PMD.
+ *
+ * Context: page table lock held.
+ * Return: the folio, or NULL.
+ */
+struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep)
+{
+	unsigned long start = addr, table = addr & PMD_MASK;
+	pte_t pte = ptep_get(ptep);
+	struct folio *folio;
+	struct page *page;
+
+	page = pte_present(pte) ? knuma_page(vma, addr, pte) : NULL;
+	if (!page)
+		return NULL;
+	folio = page_folio(page);
+	if (!folio_test_anon(folio) || folio_test_ksm(folio) || folio_is_zone_device(folio) ||
+	    !folio_test_swapbacked(folio) || folio_test_swapcache(folio) ||
+	    !PageAnonExclusive(page))
+		return NULL;
+	if (!folio_test_large(folio))
+		return folio;
+
+	start -= folio_page_idx(folio, page) * PAGE_SIZE;
+	if (folio_test_pmd_mappable(folio) || start < max(vma->vm_start, table) ||
+	    start + folio_size(folio) > min(vma->vm_end, table + PMD_SIZE) ||
+	    !knuma_maps_all(ptep - folio_page_idx(folio, page), folio))
+		return NULL;
+
+	return folio;
 }
 
 /*
@@ -143,6 +191,13 @@ static bool knuma_folio_allowed(const struct knuma_window *w, struct folio *foli
 static bool knuma_need_resched(void)
 {
 	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
+}
+
+/* The same of a huge page that a PMD maps. */
+bool knuma_pmd_movable(struct folio *folio)
+{
+	return folio_test_anon(folio) && folio_test_swapbacked(folio) &&
+	       !folio_test_swapcache(folio) && PageAnonExclusive(&folio->page);
 }
 
 /* Lock and isolate a folio, so that reclaim, KSM and other migrations skip it. */
@@ -175,42 +230,17 @@ static void knuma_put_back(struct knuma_move *move)
 	folio_putback_lru(folio);
 }
 
-/* Is all of a large folio mapped by entries from @ptep on? */
-static bool knuma_maps_all(pte_t *ptep, pte_t pte, struct folio *folio, int nr)
-{
-	if (folio_mapcount(folio) != nr)
-		return false;
-	for (int i = 1; i < nr; i++) {
-		pte_t next = ptep_get(ptep + i);
-
-		if (!pte_present(next) || pte_pfn(next) != pte_pfn(pte) + i)
-			return false;
-	}
-
-	return true;
-}
-
 /* Returns how many entries it has looked at. */
 static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 {
-	pte_t pte = ptep_get(ptep);
-	struct folio *folio;
-	struct page *page;
-	int nr = 1;
+	struct folio *folio = knuma_movable(w->vma, addr, ptep);
+	int nr;
 
-	if (!pte_present(pte))
+	if (!folio || pte_pfn(ptep_get(ptep)) != folio_pfn(folio))
 		return 1;
-	page = knuma_page(w->vma, addr, pte);
-	if (!page)
-		return 1;
-	folio = page_folio(page);
-	if (folio_test_large(folio)) {
-		nr = folio_nr_pages(folio);
-		if (page != &folio->page || nr > (w->end - addr) >> PAGE_SHIFT ||
-		    w->pages + nr > w->most || !knuma_maps_all(ptep, pte, folio, nr))
-			return 1;
-	}
-	if (knuma_folio_allowed(w, folio, page))
+	nr = folio_nr_pages(folio);
+	if (folio_nid(folio) == w->src && nr <= (w->end - addr) >> PAGE_SHIFT &&
+	    w->pages + nr <= w->most && knuma_page_used(w->task, folio, w->use))
 		knuma_take(w, folio, addr);
 
 	return nr;
@@ -385,7 +415,7 @@ static void knuma_protect(struct knuma_window *w)
 		ptep = knuma_ptep(w, move, start);
 		move->stays = !move->new || !pte_present(ptep_get(ptep)) ||
 			      pte_pfn(ptep_get(ptep)) != folio_pfn(folio) ||
-			      (nr > 1 && !knuma_maps_all(ptep, ptep_get(ptep), folio, nr));
+			      (nr > 1 && !knuma_maps_all(ptep, folio));
 		for (int n = 0; n < nr && !move->stays; n++)
 			knuma_protect_entry(w, folio, move->addr + n * PAGE_SIZE,
 					    ptep + n, &flush);
@@ -633,9 +663,8 @@ static bool knuma_select_pmd(struct knuma_window *w)
 	if (pmd_present(*w->pmd)) {
 		folio = vm_normal_folio_pmd(w->vma, w->start, *w->pmd);
 		if (folio && folio_order(folio) == HPAGE_PMD_ORDER &&
-		    folio_mapcount(folio) == 1 &&
-		    knuma_folio_allowed(w, folio, &folio->page) &&
-		    knuma_take(w, folio, w->start))
+		    folio_mapcount(folio) == 1 && folio_nid(folio) == w->src &&
+		    knuma_pmd_movable(folio) && knuma_take(w, folio, w->start))
 			w->moves[0].pmd = true;
 	}
 	spin_unlock(ptl);
