@@ -159,6 +159,22 @@ static void sums_shrink_slabs(void)
 	globfree(&found);
 }
 
+/* Say which slab caches have 2 MiB or more, and how many groups have died. */
+static void sums_say_slabs(void)
+{
+	FILE *file = fopen(SLABINFO, "re");
+	unsigned long objects, bytes;
+	char line[512], name[64];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63s %*u %lu %lu", name, &objects, &bytes) == 3 &&
+		    objects * bytes >= 2 * MIB)
+			say("%s: %lu kB of objects", name, objects * bytes >> 10);
+	if (file)
+		fclose(file);
+	say("%ld dying groups", get_key("/sys/fs/cgroup/cgroup.stat", "nr_dying_descendants"));
+}
+
 /* Say which lines of /proc/meminfo differ from those before the first process. */
 static void sums_say_changes(void)
 {
@@ -385,8 +401,10 @@ void sums_end(void)
 			sums_shrink_slabs();
 		usleep(500000);
 	}
-	if (!strcmp(wrong.class, "leak"))
+	if (!strcmp(wrong.class, "leak")) {
 		sums_say_changes();
+		sums_say_slabs();
+	}
 	violation(wrong.class, "%s", wrong.text);
 }
 
