@@ -889,8 +889,9 @@ static void nothing_stop(void)
 
 /* With mode 2, the ratio leaves room for the mappings of the program. */
 static const struct setting overcommit_settings[] = {
+	/* First and last: with 50, mode 2 has no memory for pages of files. */
+	{ "/proc/sys/vm/overcommit_ratio", { "1000" }, "1000" },
 	{ "/proc/sys/vm/overcommit_memory", { "0", "1", "2" }, "0" },
-	{ "/proc/sys/vm/overcommit_ratio", { "1000" }, "50" },
 };
 SETTINGS_NEIGHBOUR(overcommit)
 
