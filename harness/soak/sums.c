@@ -163,13 +163,14 @@ static void sums_shrink_slabs(void)
 static void sums_say_slabs(void)
 {
 	FILE *file = fopen(SLABINFO, "re");
-	unsigned long objects, bytes;
+	unsigned long active, objects, bytes;
 	char line[512], name[64];
 
 	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "%63s %*u %lu %lu", name, &objects, &bytes) == 3 &&
+		if (sscanf(line, "%63s %lu %lu %lu", name, &active, &objects, &bytes) == 4 &&
 		    objects * bytes >= 2 * MIB)
-			say("%s: %lu kB of objects", name, objects * bytes >> 10);
+			say("%s: %lu kB of objects, %lu kB in use", name,
+			    objects * bytes >> 10, active * bytes >> 10);
 	if (file)
 		fclose(file);
 	say("%ld dying groups", get_key("/sys/fs/cgroup/cgroup.stat", "nr_dying_descendants"));
