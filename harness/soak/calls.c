@@ -364,9 +364,12 @@ static long advise_vector(const struct region *r, size_t first, size_t n, const 
 
 	close(pidfd);
 	errno = error;
-	/* It stops at the first part that fails, but not at one with ENODATA. */
+	/*
+	 * It stops at the first part that fails, but not at one with ENODATA, and
+	 * does not tell the error: of sealed pages, a part may be read-only.
+	 */
 	if (ret >= 0 && ret < (long)(n * PAGE)) {
-		errno = EAGAIN;
+		errno = r->sealed || r->half ? EPERM : EAGAIN;
 		return -1;
 	}
 	return ret;

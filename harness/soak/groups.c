@@ -57,6 +57,7 @@ static struct groups_state {
 		long usage;		/* microseconds at @since */
 		double realtime;	/* soak_realtime() at @since */
 		unsigned int exceeded;	/* checks in a row */
+		double slowness;		/* the most in the time that is measured */
 	} quotas[ARRAY_SIZE(groups)];
 } *groups_state;
 
@@ -340,17 +341,32 @@ static bool group_read_quota(const struct group *group, double *share, double *q
 	return true;
 }
 
+/* How many times as long as at best the guest's CPUs take now: its host may be busy. */
+static double group_slowness(void)
+{
+	static double best;
+	double start = now(), elapsed;
+
+	for (volatile unsigned int i = 0; i < 1000000; i++)
+		;
+	elapsed = now() - start;
+	if (best == 0 || elapsed < best)
+		best = elapsed;
+	return elapsed / best;
+}
+
 /*
  * A group whose quota is constant uses at most
  *	share of the time + a quota + on each CPU a tick of 4 ms and one call.
  * A task that has used up the quota runs on until it returns to user mode, so
  * a call in the kernel counts in whole; groups pay such a debt back. So allow a
- * second for a call, and report only an excess that three checks in a row see.
+ * second for a call, more if the guest is slow, and report only an excess that
+ * three checks in a row see.
  */
 static void group_check_quota(size_t i)
 {
 	struct group_quota *quota = &groups_state->quotas[i];
-	double share, of_period, start, elapsed, used, allowed;
+	double share, of_period, start, elapsed, used, allowed, slowness;
 	char path[128];
 	long usage;
 
@@ -368,14 +384,18 @@ static void group_check_quota(size_t i)
 		quota->usage = usage;
 		quota->realtime = soak_realtime();
 		quota->exceeded = 0;
+		quota->slowness = 1;
 		quota->since = start;
 		return;
 	}
+	slowness = group_slowness();
+	if (slowness > quota->slowness)
+		quota->slowness = slowness;
 	/* usage was read after start, at most this much later. */
 	elapsed = now() - quota->since;
 	used = (usage - quota->usage) / 1e6;
 	/* Real-time tasks are charged to the group, but not limited. */
-	allowed = share * elapsed + of_period + group_nr_cpus() * 1.004 +
+	allowed = share * elapsed + of_period + group_nr_cpus() * (quota->slowness + 0.004) +
 		  soak_realtime() - quota->realtime;
 	if (used <= allowed) {
 		quota->exceeded = 0;

@@ -7,6 +7,7 @@
 
 #include <glob.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdarg.h>
 
 #define MEMINFO		"/proc/meminfo"
@@ -83,6 +84,7 @@ static const char * const node_sums[] = {
 
 static bool sums_begun;
 static long sums_used;		/* memory in use before the first process, kB */
+static char sums_meminfo[4096];	/* all of it before the first process */
 static int sums_kmsg = -1;
 
 /* The first violation: its class and a text. */
@@ -117,9 +119,27 @@ static long memory_used(void)
 	return get_key(MEMINFO, "MemTotal") - get_key(MEMINFO, "MemFree");
 }
 
+/* An idle CPU keeps the address space, and the PGD, of the last process that ran there. */
+static void sums_visit_cpus(void)
+{
+	cpu_set_t all, one;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		return;
+	for (long cpu = 0; cpu < sum_nr_cpus(); cpu++) {
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		/* It may be offline. */
+		if (!sched_setaffinity(0, sizeof(one), &one))
+			sched_yield();
+	}
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
 /* Fold per-CPU counts, and free memory that only waits to be freed. */
 static void sums_settle(void)
 {
+	sums_visit_cpus();
 	/* 4: no message in the kernel log. */
 	put("/proc/sys/vm/drop_caches", "4");
 	put("/proc/sys/vm/drop_caches", "3");
@@ -127,8 +147,61 @@ static void sums_settle(void)
 	put("/proc/sys/vm/stat_refresh", "1");
 }
 
+/*
+ * What the debug kernel has in KASAN's quarantine: up to a 32nd of the memory. Each
+ * read of a file in /proc adds 8 KiB, so each check fills it again.
+ */
+static void sums_shrink_slabs(void)
+{
+	glob_t found;
+
+	if (glob("/sys/kernel/slab/*/shrink", 0, NULL, &found))
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		put(found.gl_pathv[i], "1");
+	globfree(&found);
+}
+
+/* Say which slab caches have 2 MiB or more, and how many groups have died. */
+static void sums_say_slabs(void)
+{
+	FILE *file = fopen(SLABINFO, "re");
+	unsigned long active, objects, bytes;
+	char line[512], name[64];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63s %lu %lu %lu", name, &active, &objects, &bytes) == 4 &&
+		    objects * bytes >= 2 * MIB)
+			say("%s: %lu kB of objects, %lu kB in use", name,
+			    objects * bytes >> 10, active * bytes >> 10);
+	if (file)
+		fclose(file);
+	say("%ld dying groups", get_key("/sys/fs/cgroup/cgroup.stat", "nr_dying_descendants"));
+}
+
+/* Say which lines of /proc/meminfo differ from those before the first process. */
+static void sums_say_changes(void)
+{
+	char *line, *end, *text = sums_meminfo;
+
+	for (; (line = strtok_r(text, "\n", &end)); text = NULL) {
+		char *value = strchr(line, ':');
+		long start, now;
+
+		if (!value)
+			continue;
+		*value++ = '\0';
+		start = strtol(value, NULL, 10);
+		now = get_key(MEMINFO, line);
+		if (labs(now - start) >= 4096)
+			say("%s: %ld, was %ld", line, now, start);
+	}
+}
+
 void sums_begin(void)
 {
+	FILE *file;
+
 	/* Later rounds compare with the first one: small leaks add up. */
 	if (sums_begun)
 		return;
@@ -136,6 +209,11 @@ void sums_begin(void)
 	for (size_t i = 0; i < ARRAY_SIZE(sums); i++)
 		sums[i].start = get_key(sums[i].file, sums[i].key);
 	sums_used = memory_used();
+	file = fopen(MEMINFO, "re");
+	if (file) {
+		sums_meminfo[fread(sums_meminfo, 1, sizeof(sums_meminfo) - 1, file)] = '\0';
+		fclose(file);
+	}
 	sums_kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	sums_begun = true;
 }
@@ -315,7 +393,12 @@ void sums_end(void)
 		sums_check_negative();
 		if (!wrong.class)
 			return;
+		sums_shrink_slabs();
 		usleep(500000);
+	}
+	if (!strcmp(wrong.class, "leak")) {
+		sums_say_changes();
+		sums_say_slabs();
 	}
 	violation(wrong.class, "%s", wrong.text);
 }

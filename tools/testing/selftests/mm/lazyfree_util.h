@@ -25,6 +25,7 @@
 
 #define LRU_GEN		"/sys/kernel/mm/lru_gen/enabled"
 #define KNOBS		"/sys/kernel/mm/lazyfree/"
+#define DEMOTION	"/sys/kernel/mm/numa/demotion_enabled"
 #define NUMA_DEBUG	"/sys/kernel/debug/sched/numa_balancing/"
 #define OLD_FOR_EVER	"3600000"	/* the largest min_age_ms */
 #define REGION		(8 * MB)
@@ -166,12 +167,13 @@ struct lazyfree_test {
 	char old[16][SETTING_LEN];
 };
 
-/* No range is too young, and khugepaged and KSM do not run. */
+/* No range is too young, no page is demoted, and khugepaged and KSM do not run. */
 static const struct setting lazyfree_settings[] = {
 	{ KNOBS "min_age_ms", "0" },
 	{ KNOBS "max_ranges_per_mm", "4096" },
 	{ KNOBS "policy", "fair" },
 	{ LRU_GEN },
+	{ DEMOTION, "0" },
 	{ "/sys/kernel/mm/ksm/run", "0" },
 	{ "/sys/kernel/mm/ksm/smart_scan", "0" }, /* each scan looks at each page */
 	{ "/proc/sys/vm/watermark_boost_factor", "0" },

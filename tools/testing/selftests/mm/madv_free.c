@@ -12,8 +12,10 @@
  */
 #define _GNU_SOURCE
 #define NEEDS	NULL
+#include <glob.h>
 #include "lazyfree_util.h"
 
+#define TIERS	"/sys/devices/virtual/memory_tiering/"
 #define NO_UNDO	"no MADV_FREE_UNDO"
 
 /* The first MADV_FREE_UNDO of a process makes MADV_FREE record ranges. */
@@ -557,6 +559,52 @@ TEST_F(lazyfree, is_dropped_before_others_are_swapped_out)
 	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
 	EXPECT_EQ(0, pages_not(PAGE_OLD, p + size, size, 0));
 	munmap(p, 2 * size);
+}
+
+/* Returns whether the kernel knows memory of different speeds. */
+static bool has_memory_tiers(void)
+{
+	glob_t found;
+	bool many;
+
+	glob(TIERS "memory_tier*", 0, NULL, &found);
+	many = found.gl_pathc > 1;
+	globfree(&found);
+
+	return many;
+}
+
+/* Pages of the group that memory.reclaim has moved to slower memory */
+static long demoted(const char *group)
+{
+	return group_read(group, "memory.stat", "pgdemote_proactive");
+}
+
+TEST_F(lazyfree, is_dropped_and_not_demoted)
+{
+	const long pages = REGION / psize(), few = pages / 8;
+	const char *group = self->group;
+	long before;
+
+	if (!has_memory_tiers())
+		SKIP(return, "needs a node of slower memory: fewer than two " TIERS "memory_tier*");
+	if (write_text(DEMOTION, "1"))
+		SKIP(return, "no " DEMOTION);
+
+	/* Other anonymous pages are demoted, with their contents. */
+	before = demoted(group);
+	for (int i = 0; i < ROUNDS && demoted(group) < before + pages - few; i++)
+		reclaim_group(group);
+	EXPECT_LE(before + pages - few, demoted(group));
+	EXPECT_EQ(0, pages_not(PAGE_OLD, self->p, REGION, 0));
+
+	lazyfree_renew(&self->t);
+	ASSERT_EQ(0, lazyfree(self->p, REGION));
+	before = demoted(group);
+	EXPECT_EQ(0, drop(group, self->p, REGION));
+	/* Pages of the program itself may be. */
+	EXPECT_GE(before + few, demoted(group));
+	EXPECT_EQ(0, pages_not(PAGE_ZERO, self->p, REGION, 0));
 }
 
 /* By default older page cache goes, too; with "first" only freed pages do. */
