@@ -177,6 +177,8 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 		return KNUMA_FAULT_NONE;
 	if (atomic_read(&vma->vm_mm->mm_users) == 1)
 		around = knuma_around(vmf, window);
+	if (folio_size(folio) > around.end - around.start)
+		return KNUMA_FAULT_NONE;
 	if (*pages + knuma_restore_around(vmf, folio, nid, &around, use, KNUMA_WORTH) < KNUMA_WORTH)
 		return KNUMA_FAULT_NONE;
 	if (knuma_is_late(node))
