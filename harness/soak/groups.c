@@ -57,7 +57,7 @@ static struct groups_state {
 		long usage;		/* microseconds at @since */
 		double realtime;	/* soak_realtime() at @since */
 		unsigned int exceeded;	/* checks in a row */
-		double slowness;		/* the most in the time that is measured */
+		double slowness;	/* the most since @since */
 	} quotas[ARRAY_SIZE(groups)];
 } *groups_state;
 

@@ -148,8 +148,8 @@ static void sums_settle(void)
 }
 
 /*
- * What the debug kernel has in KASAN's quarantine: up to a 32nd of the memory. Each
- * read of a file in /proc adds 8 KiB, so each check fills it again.
+ * Empty KASAN's quarantine, which takes up to a 32nd of the debug kernel's memory.
+ * Each read of a file in /proc adds 8 KiB to it, so each check fills it again.
  */
 static void sums_shrink_slabs(void)
 {
