@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define CGROUP		"/sys/fs/cgroup"
 #define SOAK		CGROUP "/soak"
@@ -341,18 +342,24 @@ static bool group_read_quota(const struct group *group, double *share, double *q
 	return true;
 }
 
-/* How many times as long as at best the guest's CPUs take now: its host may be busy. */
+/*
+ * How many times as much CPU time as at best a loop takes now: a guest does not know
+ * of time in which its host runs others. Time of other tasks of the guest is no part.
+ */
 static double group_slowness(void)
 {
 	static double best;
-	double start = now(), elapsed;
+	struct timespec begin, end;
+	double used;
 
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
 	for (volatile unsigned int i = 0; i < 1000000; i++)
 		;
-	elapsed = now() - start;
-	if (best == 0 || elapsed < best)
-		best = elapsed;
-	return elapsed / best;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+	used = end.tv_sec - begin.tv_sec + (end.tv_nsec - begin.tv_nsec) / 1e9;
+	if (best == 0 || used < best)
+		best = used;
+	return used / best;
 }
 
 /*
