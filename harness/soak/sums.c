@@ -18,6 +18,7 @@
 #define KNUMA_QUEUED	"/sys/kernel/debug/knuma/queued"
 
 #define SETTLE_TRIES	20	/* of half a second */
+#define SETTLE_UPDATE	10	/* tries; the kernel folds counts each 2 s */
 #define TICK_LIMIT	3	/* excesses in a row that are no race */
 
 /*
@@ -417,6 +418,8 @@ void sums_end(void)
 		if (!wrong.class)
 			return;
 		sums_shrink_slabs();
+		if (tries % SETTLE_UPDATE == 0)
+			groups_update_counts();
 		usleep(500000);
 	}
 	if (!strcmp(wrong.class, "leak")) {
