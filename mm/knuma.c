@@ -100,7 +100,7 @@ static void knuma_restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep)
  * Make the neighbours that move accessible. Returns how many there are, but not more
  * than @most.
  */
-static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int nid,
+static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int target_nid,
 				const struct knuma_around *around, enum knuma_use use, int most)
 {
 	struct vm_area_struct *vma = vmf->vma;
@@ -115,7 +115,7 @@ static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int n
 		if (!next || pte_pfn(ptep_get(ptep)) != folio_pfn(next))
 			continue;
 		nr = folio_nr_pages(next);
-		if (next == folio || folio_nid(next) != nid || !pte_protnone(ptep_get(ptep)) ||
+		if (next == folio || folio_nid(next) == target_nid || !pte_protnone(ptep_get(ptep)) ||
 		    !knuma_page_used(current, next, use))
 			continue;
 		pages += nr;
@@ -133,7 +133,6 @@ static enum knuma_result knuma_fault_pmd(struct vm_fault *vmf, struct knuma_node
 		.task = current,
 		.start = vmf->address & HPAGE_PMD_MASK,
 		.pages = HPAGE_PMD_NR,
-		.src = nid,
 	};
 
 	if (knuma_is_late(node) || !knuma_add(node, &entry))
@@ -141,6 +140,20 @@ static enum knuma_result knuma_fault_pmd(struct vm_fault *vmf, struct knuma_node
 	trace_knuma_queue(current, entry.start, entry.pages, nid, node->nid);
 
 	return KNUMA_FAULT_QUEUED;
+}
+
+static struct knuma_around knuma_around_self(struct vm_fault *vmf)
+{
+	return knuma_around(vmf, min(READ_ONCE(knuma_knobs.window_pages), KNUMA_SMALL));
+}
+
+/* Without the daemon: a window, or a folio that is larger. */
+static enum knuma_result knuma_fault_self(struct vm_fault *vmf, struct folio *folio)
+{
+	struct knuma_around around = knuma_around_self(vmf);
+
+	return folio_size(folio) <= around.end - around.start ? KNUMA_FAULT_SELF :
+								KNUMA_FAULT_NONE;
 }
 
 enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
@@ -157,6 +170,9 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	/* Promotion from slow memory has a rate of its own. */
 	if (!knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
 	    folio_maybe_mapped_shared(folio) || folio_use_access_time(folio))
+		return KNUMA_FAULT_NONE;
+	/* When it takes the entry, the daemon asks where current runs. */
+	if (target_nid != numa_node_id())
 		return KNUMA_FAULT_NONE;
 	/* knuma_migrated_stop() waits for a grace period. */
 	guard(rcu)();
@@ -175,23 +191,23 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	use = knuma_uses(current, target_nid, vma, around.start, around.end, around.ptep);
 	if (use == KNUMA_USES_NONE)
 		return KNUMA_FAULT_NONE;
-	if (atomic_read(&vma->vm_mm->mm_users) == 1)
+	if (knuma_alone(current, vma->vm_mm))
 		around = knuma_around(vmf, window);
 	if (folio_size(folio) > around.end - around.start)
 		return KNUMA_FAULT_NONE;
-	if (*pages + knuma_restore_around(vmf, folio, nid, &around, use, KNUMA_WORTH) < KNUMA_WORTH)
+	if (*pages + knuma_restore_around(vmf, folio, target_nid, &around, use, KNUMA_WORTH) <
+	    KNUMA_WORTH)
 		return KNUMA_FAULT_NONE;
 	if (knuma_is_late(node))
-		return KNUMA_FAULT_SELF;
+		return knuma_fault_self(vmf, folio);
 	entry = (struct knuma_entry) {
 		.task = current,
 		.start = around.start,
 		.pages = (around.end - around.start) >> PAGE_SHIFT,
-		.src = nid,
 	};
 	if (!knuma_add(node, &entry))
-		return KNUMA_FAULT_SELF;
-	more = knuma_restore_around(vmf, folio, nid, &around, use, INT_MAX);
+		return knuma_fault_self(vmf, folio);
+	more = knuma_restore_around(vmf, folio, target_nid, &around, use, INT_MAX);
 	trace_knuma_queue(current, around.start, *pages + more, nid, target_nid);
 	*pages += more;
 
@@ -220,11 +236,12 @@ static bool knuma_seen_before(struct vm_fault *vmf, const struct knuma_around *a
 int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpupid, int *pages)
 {
 	struct vm_area_struct *vma = vmf->vma;
-	int nid = numa_node_id(), src = folio_nid(folio);
+	int nid = numa_node_id();
 	struct knuma_around around;
 	enum knuma_use use;
 
-	if (cpupid_pid_unset(last_cpupid) || !cpupid_match_pid(current, last_cpupid) ||
+	if (!node_state(nid, N_MEMORY) ||
+	    (!cpupid_pid_unset(last_cpupid) && !cpupid_match_pid(current, last_cpupid)) ||
 	    !knuma_window_allowed(vma) || !knuma_movable(vma, vmf->address, vmf->pte) ||
 	    folio_use_access_time(folio) || !mpol_balances_to(current, vma, vmf->address, nid))
 		return NUMA_NO_NODE;
@@ -234,7 +251,7 @@ int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpup
 		return NUMA_NO_NODE;
 	if (knuma_seen_before(vmf, &around, nid))
 		return nid;
-	*pages += knuma_restore_around(vmf, folio, src, &around, use, INT_MAX);
+	*pages += knuma_restore_around(vmf, folio, nid, &around, use, INT_MAX);
 
 	return NUMA_NO_NODE;
 }
@@ -242,23 +259,20 @@ int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpup
 /**
  * knuma_migrate_window() - Migrate pages around a hinting fault.
  * @vmf:	the fault; its VMA or its mm is locked for read
- * @nid:	node of the folio
  * @target_nid:	node to move to
  *
  * Context: process; may sleep; no page table lock held.
  * Return: number of pages that have moved.
  */
-int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid)
+int knuma_migrate_window(struct vm_fault *vmf, int target_nid)
 {
-	struct knuma_around around = knuma_around(vmf, min(READ_ONCE(knuma_knobs.window_pages),
-							   KNUMA_SMALL));
+	struct knuma_around around = knuma_around_self(vmf);
 	struct knuma_move moves[KNUMA_SMALL];
 	struct knuma_window w = {
 		.task = current,
 		.vma = vmf->vma,
 		.start = around.start,
 		.end = around.end,
-		.src = nid,
 		.nid = target_nid,
 		.most = KNUMA_SMALL,
 		.moves = moves,

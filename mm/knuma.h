@@ -18,10 +18,10 @@
 #define KNUMA_BLOCK	128U
 
 /* Pages that a task migrates in one page fault. */
-#define KNUMA_SMALL	32
+#define KNUMA_SMALL	32U
 
 /* Fewer pages are left to page faults. */
-#define KNUMA_WORTH	8
+#define KNUMA_WORTH	8U
 
 /* Pages of a window that are allocated at once. */
 #define KNUMA_BULK	64U
@@ -59,7 +59,7 @@ enum knuma_use {
  * @order:	order of @old
  * @pmd:	mapped by a PMD
  * @stays:	is not to move
- * @moved:	@new is mapped in place of @old
+ * @moved:	@new is mapped in place of @old, which nothing refers to
  * @young:	was accessed while it was copied
  * @deferred:	was on the list of folios that may be split
  */
@@ -82,9 +82,9 @@ struct knuma_move {
  * @pmd:	entry of the page table
  * @start:	start address
  * @end:	end address (exclusive)
- * @src:	node to move from
+ * @next:	end address of what was tried; the rest is left to another window
  * @nid:	node to move to
- * @most:	pages to move, at most
+ * @most:	pages to move, at most, if that is not less than a folio
  * @moves:	array of @most elements
  * @use:	what @task is known to use of the current block
  * @nr:		folios that were selected
@@ -92,6 +92,7 @@ struct knuma_move {
  * @moved:	pages that have moved
  * @blocked:	those of @moved that tasks had to wait for
  * @lacked:	bit mask of orders for which @nid had no memory
+ * @refused:	the policy or the cpuset of @task does not let them move
  * @stopped:	the copy ended early, for another task
  */
 struct knuma_window {
@@ -100,7 +101,7 @@ struct knuma_window {
 	pmd_t *pmd;
 	unsigned long start;
 	unsigned long end;
-	int src;
+	unsigned long next;
 	int nid;
 	unsigned int most;
 	struct knuma_move *moves;
@@ -110,6 +111,7 @@ struct knuma_window {
 	unsigned int moved;
 	unsigned int blocked;
 	unsigned int lacked;
+	bool refused;
 	bool stopped;
 };
 
@@ -118,8 +120,8 @@ struct knuma_window {
  * @task:	task that uses it, with a reference
  * @start:	start address
  * @pages:	number of pages
- * @src:	node to move from
- * @queued:	time in jiffies
+ * @queued:	time in jiffies when it was queued, last
+ * @expires:	time in jiffies when it is dropped
  *
  * The address is looked up in the address space of @task when the daemon takes
  * the entry: nothing else remembers what was there before.
@@ -128,8 +130,8 @@ struct knuma_entry {
 	struct task_struct *task;
 	unsigned long start;
 	unsigned int pages;
-	int src;
 	unsigned long queued;
+	unsigned long expires;
 };
 
 /**
@@ -163,6 +165,7 @@ extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
 /* Leave windows in their queues until they expire, for tests; in debugfs. */
 extern bool knuma_hold;
 
+bool knuma_alone(struct task_struct *task, struct mm_struct *mm);
 bool knuma_window_allowed(struct vm_area_struct *vma);
 struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep);
 bool knuma_pmd_movable(struct folio *folio);
@@ -190,6 +193,15 @@ static inline bool knuma_page_used(struct task_struct *task, struct folio *folio
 
 	return use == KNUMA_USES_ALL ||
 	       (use == KNUMA_USES_SEEN && !cpupid_pid_unset(last) && cpupid_match_pid(task, last));
+}
+
+/*
+ * Does someone wait for this CPU? cond_resched() would ignore a lazy request, and
+ * a preemption by the tick comes late.
+ */
+static inline bool knuma_need_resched(void)
+{
+	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
 }
 
 unsigned int knuma_window_migrate(struct knuma_window *w);

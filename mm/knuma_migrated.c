@@ -4,11 +4,8 @@
  * faults have queued.
  */
 
-#include <linux/cpuset.h>
 #include <linux/freezer.h>
 #include <linux/kthread.h>
-#include <linux/mempolicy.h>
-#include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
@@ -22,9 +19,6 @@
 #include "knuma.h"
 
 #include <trace/events/knuma.h>
-
-/* Page tables that a daemon remembers. */
-#define KNUMA_SERVED	32
 
 bool knuma_hold;
 
@@ -42,6 +36,7 @@ bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry)
 	bool first, added;
 
 	queued.queued = jiffies;
+	queued.expires = jiffies + KNUMA_EXPIRES;
 	spin_lock(&node->lock);
 	first = kfifo_is_empty(&node->fifo);
 	if (first)
@@ -77,10 +72,14 @@ static bool knuma_take_entry(struct knuma_node *node, struct knuma_entry *entry)
 	return taken;
 }
 
-/* Queue a window again. Returns false if the queue is full. */
-static bool knuma_retry(struct knuma_node *node, const struct knuma_entry *entry)
+/*
+ * Queue a window again. It does not make the queue late, for that would concern the
+ * tasks of other users. Returns false if the queue is full.
+ */
+static bool knuma_retry(struct knuma_node *node, struct knuma_entry *entry)
 {
 	guard(spinlock)(&node->lock);
+	entry->queued = jiffies;
 	if (kfifo_is_empty(&node->fifo))
 		WRITE_ONCE(node->oldest, entry->queued);
 
@@ -163,81 +162,54 @@ static struct vm_area_struct *knuma_lock_vma(struct mm_struct *mm, unsigned long
 	return vma;
 }
 
-/* May memory of a task and a VMA move to a node, by the policy and cpuset of now? */
-static bool knuma_node_allowed(struct task_struct *task, struct vm_area_struct *vma,
-			       unsigned long addr, int nid)
-{
-	nodemask_t mems = cpuset_mems_allowed(task);
-
-	return node_isset(nid, mems) && vma_migratable(vma) &&
-	       mpol_balances_to(task, vma, addr, nid);
-}
-
-/*
- * Page tables that were served, so that the entries of other blocks, which were in
- * the queue then, are skipped.
- */
-struct knuma_served {
-	struct task_struct *task;	/* no reference; only compared */
-	unsigned long start;
-	unsigned long time;
-};
-
-static struct knuma_served *knuma_served_slot(struct knuma_served *served,
-					      const struct knuma_entry *entry)
-{
-	return &served[(entry->start >> PMD_SHIFT) % KNUMA_SERVED];
-}
-
-static bool knuma_was_served(struct knuma_served *served, const struct knuma_entry *entry)
-{
-	struct knuma_served *slot = knuma_served_slot(served, entry);
-
-	return slot->task == entry->task && slot->start == (entry->start & PMD_MASK) &&
-	       time_before(entry->queued, slot->time);
-}
-
 /* Returns -EAGAIN if somebody else has locked the address space. */
-static int knuma_migrate_entry(struct knuma_node *node, struct knuma_entry *entry,
+static int knuma_migrate_entry(struct knuma_node *node, const struct knuma_entry *entry,
 			       struct mm_struct *mm)
 {
 	/* Other blocks of a window are likely to be in the queue as well. */
 	unsigned long bytes = max(entry->pages, READ_ONCE(knuma_knobs.window_pages)) * PAGE_SIZE;
-	unsigned long start = ALIGN_DOWN(entry->start, bytes), end = start + bytes;
+	unsigned long addr = ALIGN_DOWN(entry->start, bytes), end = addr + bytes;
 	struct knuma_window w = {
 		.task = entry->task,
-		.src = entry->src,
 		.nid = node->nid,
 		.most = KNUMA_WINDOW,
 		.moves = node->moves,
 	};
 
-	do {
+	while (addr < end && !kthread_should_stop()) {
 		unsigned int had = 0;
 
 		w.vma = knuma_lock_vma(mm, entry->start);
 		if (IS_ERR_OR_NULL(w.vma))
 			return PTR_ERR(w.vma);
-		w.start = max(start, w.vma->vm_start);
+		w.start = max(addr, w.vma->vm_start);
 		w.end = min(end, w.vma->vm_end);
-		if (!knuma_window_allowed(w.vma) ||
-		    !knuma_node_allowed(w.task, w.vma, w.start, w.nid)) {
-			vma_end_read(w.vma);
+		w.next = end;
+		/* Who has left the node may come back, or have memory follow later. */
+		w.refused = w.start >= w.end || !knuma_window_allowed(w.vma) ||
+			    task_node(w.task) != w.nid;
+		if (!w.refused)
+			knuma_window_migrate(&w);
+		vma_end_read(w.vma);
+		if (w.refused) {
 			count_vm_events(KNUMA_REFUSED, entry->pages);
 			return 0;
 		}
-		knuma_window_migrate(&w);
-		vma_end_read(w.vma);
 
 		for (unsigned int i = 0; i < w.nr; i++)
 			had |= BIT(w.moves[i].order);
 		knuma_lacked(node, w.lacked, had);
-		if (w.lacked)
+		if (w.lacked || !w.moved)
 			knuma_report(w.task, w.pages - w.moved);
-		/* The rest of the window follows at once. */
-		if (w.stopped)
+		/* Stopped windows have copies that are for nothing: take fewer next time. */
+		if (w.stopped) {
+			w.most = max(w.moved, KNUMA_SMALL);
 			schedule();
-	} while (w.stopped && w.moved && !kthread_should_stop());
+		} else {
+			w.most = min(2 * w.most, (unsigned int)KNUMA_WINDOW);
+		}
+		addr = w.next;
+	}
 
 	return 0;
 }
@@ -246,16 +218,12 @@ static int knuma_migrate_entry(struct knuma_node *node, struct knuma_entry *entr
  * Migrate a window, or drop it if it is old or its task has exited. Returns
  * -EAGAIN if it has to wait.
  */
-static int knuma_serve(struct knuma_node *node, struct knuma_served *served,
-		       struct knuma_entry *entry)
+static int knuma_serve(struct knuma_node *node, const struct knuma_entry *entry)
 {
 	struct mm_struct *mm;
-	unsigned long now;
 	int ret;
 
-	if (knuma_was_served(served, entry))
-		return 0;
-	if (time_after(jiffies, entry->queued + KNUMA_EXPIRES)) {
+	if (time_after(jiffies, entry->expires)) {
 		knuma_report(entry->task, entry->pages);
 		count_vm_events(KNUMA_EXPIRED, entry->pages);
 		return 0;
@@ -263,15 +231,8 @@ static int knuma_serve(struct knuma_node *node, struct knuma_served *served,
 	mm = knuma_grab_mm(entry->task);
 	if (!mm)
 		return 0;
-	now = jiffies;
 	ret = knuma_migrate_entry(node, entry, mm);
 	mmdrop(mm);
-	if (!ret)
-		*knuma_served_slot(served, entry) = (struct knuma_served) {
-			.task = entry->task,
-			.start = entry->start & PMD_MASK,
-			.time = now,
-		};
 
 	return ret;
 }
@@ -288,6 +249,27 @@ static void knuma_gather(struct knuma_node *node)
 		schedule_timeout_idle(ends - jiffies);
 }
 
+/* Serve all windows that wait. */
+static void knuma_serve_all(struct knuma_node *node)
+{
+	unsigned int retried = 0;
+	struct knuma_entry entry;
+
+	while (!kthread_should_stop() && knuma_take_entry(node, &entry)) {
+		if (!knuma_serve(node, &entry) || !knuma_retry(node, &entry)) {
+			put_task_struct(entry.task);
+			retried = 0;
+		} else if (++retried >= kfifo_len(&node->fifo)) {
+			/* All of them wait for somebody else. */
+			schedule_timeout_idle(1);
+			retried = 0;
+		}
+		if (knuma_need_resched())
+			schedule();
+		try_to_freeze();
+	}
+}
+
 static int knuma_migrated(void *arg)
 {
 	/*
@@ -299,9 +281,7 @@ static int knuma_migrated(void *arg)
 		.sched_policy = SCHED_BATCH,
 		.sched_runtime = 100 * NSEC_PER_MSEC,
 	};
-	struct knuma_served served[KNUMA_SERVED] = {};
 	struct knuma_node *node = arg;
-	struct knuma_entry entry;
 
 	sched_setattr_nocheck(current, &attr);
 	set_freezable();
@@ -313,17 +293,7 @@ static int knuma_migrated(void *arg)
 			try_to_freeze();
 		}
 		knuma_gather(node);
-		while (!kthread_should_stop() && knuma_take_entry(node, &entry)) {
-			bool alone = kfifo_is_empty(&node->fifo);
-
-			if (!knuma_serve(node, served, &entry) || !knuma_retry(node, &entry))
-				put_task_struct(entry.task);
-			else if (alone)
-				schedule_timeout_idle(1);
-			if (need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY))
-				schedule();
-			try_to_freeze();
-		}
+		knuma_serve_all(node);
 	}
 	return 0;
 }

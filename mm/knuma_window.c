@@ -22,10 +22,12 @@
  * NUMA balancing makes an entry inaccessible, and the next fault, writable.
  */
 
+#include <linux/cpuset.h>
 #include <linux/hash.h>
 #include <linux/highmem.h>
 #include <linux/huge_mm.h>
 #include <linux/memcontrol.h>
+#include <linux/mempolicy.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
@@ -37,6 +39,7 @@
 #include <linux/rmap.h>
 #include <linux/sched.h>
 #include <linux/sched/numa_balancing.h>
+#include <linux/sched/signal.h>
 #include <linux/userfaultfd_k.h>
 #include <linux/vmstat.h>
 
@@ -80,6 +83,15 @@ static bool knuma_owns_vma(const struct task_struct *task, const struct vm_area_
 	return pids == BIT(hash_32(task->pid, ilog2(BITS_PER_LONG)));
 }
 
+/*
+ * Can no other task access an address space? Others that only look at it, as through
+ * /proc, do not count, so this is not mm_users.
+ */
+bool knuma_alone(struct task_struct *task, struct mm_struct *mm)
+{
+	return data_race(get_nr_threads(task)) == 1 && !mm_flags_test(MMF_MULTIPROCESS, mm);
+}
+
 /**
  * knuma_uses() - Which pages of a block is a task known to use?
  * @task:	the task
@@ -104,7 +116,7 @@ enum knuma_use knuma_uses(struct task_struct *task, int nid, struct vm_area_stru
 {
 	unsigned int own = 0, moved = 0;
 
-	if (atomic_read(&vma->vm_mm->mm_users) == 1)
+	if (knuma_alone(task, vma->vm_mm))
 		return KNUMA_USES_ALL;
 	for (; addr < end; addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
@@ -184,15 +196,6 @@ struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_
 	return folio;
 }
 
-/*
- * Does someone wait for this CPU? cond_resched() would ignore a lazy request, and
- * a preemption by the tick comes late.
- */
-static bool knuma_need_resched(void)
-{
-	return need_resched() || tif_test_bit(TIF_NEED_RESCHED_LAZY);
-}
-
 /* The same of a huge page that a PMD maps. */
 bool knuma_pmd_movable(struct folio *folio)
 {
@@ -230,7 +233,7 @@ static void knuma_put_back(struct knuma_move *move)
 	folio_putback_lru(folio);
 }
 
-/* Returns how many entries it has looked at. */
+/* Returns how many entries it has looked at; 0 if the window is full. */
 static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 {
 	struct folio *folio = knuma_movable(w->vma, addr, ptep);
@@ -239,9 +242,12 @@ static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 	if (!folio || pte_pfn(ptep_get(ptep)) != folio_pfn(folio))
 		return 1;
 	nr = folio_nr_pages(folio);
-	if (folio_nid(folio) == w->src && nr <= (w->end - addr) >> PAGE_SHIFT &&
-	    w->pages + nr <= w->most && knuma_page_used(w->task, folio, w->use))
-		knuma_take(w, folio, addr);
+	if (folio_nid(folio) == w->nid || nr > (w->end - addr) >> PAGE_SHIFT ||
+	    !knuma_page_used(w->task, folio, w->use))
+		return nr;
+	if (w->nr && w->pages + nr > w->most)
+		return 0;
+	knuma_take(w, folio, addr);
 
 	return nr;
 }
@@ -266,12 +272,12 @@ static enum knuma_use knuma_uses_block(struct knuma_window *w, unsigned long add
  */
 static void knuma_select(struct knuma_window *w)
 {
-	unsigned long addr, next;
+	unsigned long addr = w->start, next;
+	int nr = 1;
 
-	for (addr = w->start; addr < w->end && w->pages < w->most; addr = next) {
+	while (addr < w->end && nr) {
 		pte_t *ptep, *start;
 		spinlock_t *ptl;
-		int nr;
 
 		start = pte_offset_map_lock(w->vma->vm_mm, w->pmd, addr, &ptl);
 		if (!start)
@@ -279,86 +285,92 @@ static void knuma_select(struct knuma_window *w)
 		ptep = start;
 		next = min(ALIGN(addr + 1, KNUMA_BLOCK * PAGE_SIZE), w->end);
 		w->use = knuma_uses_block(w, addr, ptep);
-		if (w->use) {
-			for (; addr < next && w->pages < w->most;
-			     addr += nr * PAGE_SIZE, ptep += nr)
-				nr = knuma_look(w, ptep, addr);
-			next = addr;
-		}
+		if (!w->use)
+			addr = next;
+		for (; addr < next && nr; addr += nr * PAGE_SIZE, ptep += nr)
+			nr = knuma_look(w, ptep, addr);
 		pte_unmap_unlock(start, ptl);
 		if (knuma_need_resched())
 			schedule();
 	}
+	w->next = addr;
 }
 
-/* Charge a copy, and make it an anonymous folio that is mapped once. */
-static void knuma_prepare_copy(struct knuma_window *w, struct knuma_move *move)
+static void knuma_free_copy(struct knuma_move *move)
 {
-	struct folio *old = move->old, *new = move->new;
-
-	__folio_set_locked(new);
-	__folio_set_swapbacked(new);
-	new->index = old->index;
-	new->mapping = old->mapping;
-	mem_cgroup_replace_folio(old, new);
-	folio_add_new_anon_rmap(new, w->vma, move->addr, RMAP_EXCLUSIVE);
-	__folio_mark_uptodate(new);
-	/* One reference for each entry, and one of the window. */
-	folio_ref_add(new, move->pmd ? 1 : folio_nr_pages(new));
-}
-
-static void knuma_free_copy(struct knuma_window *w, struct knuma_move *move)
-{
-	struct folio *new = move->new;
-	int nr = folio_nr_pages(new);
-
-	if (move->pmd)
-		folio_remove_rmap_pmd(new, &new->page, w->vma);
-	else
-		folio_remove_rmap_ptes(new, &new->page, nr, w->vma);
-	folio_unlock(new);
-	folio_put_refs(new, (move->pmd ? 1 : nr) + 1);
+	folio_unlock(move->new);
+	folio_put(move->new);
 	move->new = NULL;
 }
 
-/* Allocate copies without reclaim: small ones in bulk, as many as there is room for. */
-static void knuma_alloc(struct knuma_window *w)
+/* Small copies are allocated in bulk. */
+struct knuma_bulk {
+	struct page *pages[KNUMA_BULK];
+	unsigned int got;
+	unsigned int used;
+};
+
+static struct folio *knuma_alloc_small(struct knuma_window *w, struct knuma_bulk *bulk,
+				       unsigned int most)
 {
 	const gfp_t gfp = ((GFP_HIGHUSER_MOVABLE | __GFP_NOMEMALLOC | __GFP_NORETRY) &
 			   ~__GFP_RECLAIM) | __GFP_THISNODE | __GFP_NOWARN;
-	struct page *pages[KNUMA_BULK] = {};
-	unsigned int got = 0, used = 0;
 
-	if (!migrate_has_room(w->nid, w->pages))
-		w->lacked = ~0U;
+	if (bulk->used == bulk->got) {
+		*bulk = (struct knuma_bulk) {};
+		most = min(most, KNUMA_BULK);
+		if (migrate_has_room(w->nid, most))
+			bulk->got = alloc_pages_bulk_node(gfp, w->nid, most, bulk->pages);
+	}
+
+	return bulk->used < bulk->got ? page_folio(bulk->pages[bulk->used++]) : NULL;
+}
+
+static struct folio *knuma_alloc_large(struct knuma_window *w, unsigned int order)
+{
+	if (!migrate_has_room(w->nid, 1UL << order))
+		return NULL;
+
+	return __folio_alloc_node(GFP_TRANSHUGE_LIGHT | __GFP_THISNODE, order, w->nid);
+}
+
+/* Allocate copies without reclaim, as many as there is room for. */
+static void knuma_alloc(struct knuma_window *w)
+{
+	struct knuma_bulk bulk = {};
+
 	for (unsigned int i = 0; i < w->nr; i++) {
 		struct knuma_move *move = &w->moves[i];
-		unsigned int order = folio_order(move->old);
 
-		if (w->lacked & BIT(order))
+		if (w->lacked & BIT(move->order))
 			continue;
-		if (order) {
-			move->new = __folio_alloc_node(GFP_TRANSHUGE_LIGHT | __GFP_THISNODE,
-						       order, w->nid);
-		} else {
-			if (used == got) {
-				memset(pages, 0, sizeof(pages));
-				used = 0;
-				got = alloc_pages_bulk_node(gfp, w->nid,
-							    min(w->nr - i, KNUMA_BULK), pages);
-			}
-			if (used < got)
-				move->new = page_folio(pages[used++]);
-		}
+		move->new = move->order ? knuma_alloc_large(w, move->order) :
+					  knuma_alloc_small(w, &bulk, w->nr - i);
 		if (move->new)
-			knuma_prepare_copy(w, move);
+			__folio_set_locked(move->new);
 		else
-			w->lacked |= BIT(order);
+			w->lacked |= BIT(move->order);
 		if (knuma_need_resched())
 			schedule();
 	}
-	while (used < got)
-		__free_page(pages[used++]);
+	while (bulk.used < bulk.got)
+		__free_page(bulk.pages[bulk.used++]);
+}
+
+/*
+ * May the pages move to the node, by the policy and cpuset of now? Those of the task
+ * may change while this sleeps; that of the VMA may not.
+ */
+static bool knuma_refuses(struct knuma_window *w)
+{
+	nodemask_t mems = cpuset_mems_allowed(w->task);
+
+	w->refused = w->refused || !node_isset(w->nid, mems) ||
+		     !mpol_balances_to(w->task, w->vma, w->start, w->nid);
+	for (unsigned int i = 0; i < w->nr && w->refused; i++)
+		w->moves[i].stays = true;
+
+	return w->refused;
 }
 
 /* The entry of a page that may be read only. */
@@ -413,7 +425,7 @@ static void knuma_protect(struct knuma_window *w)
 		int nr = folio_nr_pages(folio);
 
 		ptep = knuma_ptep(w, move, start);
-		move->stays = !move->new || !pte_present(ptep_get(ptep)) ||
+		move->stays = move->stays || !move->new || !pte_present(ptep_get(ptep)) ||
 			      pte_pfn(ptep_get(ptep)) != folio_pfn(folio) ||
 			      (nr > 1 && !knuma_maps_all(ptep, folio));
 		for (int n = 0; n < nr && !move->stays; n++)
@@ -443,21 +455,23 @@ static bool knuma_must_stop(struct vm_area_struct *vma)
 	       (refcount_read(&vma->vm_refcnt) & VM_REFCNT_EXCLUDE_READERS_FLAG);
 }
 
-/* Step 3 */
+/* Step 3. After a stop, the rest is left to another window. */
 static void knuma_copy(struct knuma_window *w)
 {
-	bool stop = false;
+	unsigned int copied = 0;
 
 	for (unsigned int i = 0; i < w->nr; i++) {
 		struct knuma_move *move = &w->moves[i];
 
-		if (move->stays)
-			continue;
-		stop = stop || (i && knuma_must_stop(w->vma));
-		if (stop || folio_mc_copy(move->new, move->old))
+		if (!move->stays && !w->stopped && copied && knuma_must_stop(w->vma)) {
+			w->stopped = true;
+			w->next = move->addr;
+		}
+		if (move->stays || w->stopped || folio_mc_copy(move->new, move->old))
 			move->stays = true;
+		else
+			copied++;
 	}
-	w->stopped = stop;
 }
 
 /* The entry of a page whose contents are complete. */
@@ -496,14 +510,40 @@ static bool knuma_clear(struct knuma_window *w, struct knuma_move *move, pte_t *
 	return true;
 }
 
+/*
+ * The copy takes the place of a folio that no entry maps: its rmap, its charge, and a
+ * reference for each entry. The one that is left to the folio is that of the window.
+ */
+static void knuma_take_place(struct knuma_window *w, struct knuma_move *move)
+{
+	struct folio *old = move->old, *new = move->new;
+	int nr = folio_nr_pages(old);
+
+	if (move->pmd)
+		folio_remove_rmap_pmd(old, &old->page, w->vma);
+	else
+		folio_remove_rmap_ptes(old, &old->page, nr, w->vma);
+	move->deferred = folio_unqueue_deferred_split(old);
+	new->index = old->index;
+	new->mapping = old->mapping;
+	__folio_set_swapbacked(new);
+	mem_cgroup_migrate(old, new);
+	folio_add_new_anon_rmap(new, w->vma, move->addr, RMAP_EXCLUSIVE);
+	__folio_mark_uptodate(new);
+	folio_ref_add(new, move->pmd ? 1 : nr);
+	if (folio_test_dirty(old))
+		folio_set_dirty(new);
+	folio_ref_unfreeze(old, 1);
+}
+
 /* Map a copy, or make a page that stays writable if nobody has changed its entry. */
 static void knuma_set_entries(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
 {
 	struct folio *folio = move->moved ? move->new : move->old;
 	int nr = folio_nr_pages(folio);
 
-	if (move->moved && folio_test_dirty(move->old))
-		folio_set_dirty(folio);
+	if (move->moved)
+		knuma_take_place(w, move);
 	for (int n = 0; n < nr; n++) {
 		struct page *page = folio_page(folio, n);
 		unsigned long addr = move->addr + n * PAGE_SIZE;
@@ -550,19 +590,6 @@ out:
 	mmu_notifier_invalidate_range_end(&range);
 }
 
-/* The only reference to each old folio is that of the window now. */
-static void knuma_unfreeze(struct knuma_window *w)
-{
-	for (unsigned int i = 0; i < w->nr; i++) {
-		struct knuma_move *move = &w->moves[i];
-
-		if (!move->moved)
-			continue;
-		move->deferred = folio_unqueue_deferred_split(move->old);
-		folio_ref_unfreeze(move->old, 1);
-	}
-}
-
 /* What reclaim knows of a page goes with its contents. */
 static void knuma_move_state(struct folio *new, struct folio *old)
 {
@@ -591,10 +618,6 @@ static void knuma_finish(struct knuma_window *w, struct knuma_move *move,
 	node_stat_mod_folio(old, NR_ISOLATED_ANON, -nr);
 	if (move->deferred)
 		deferred_split_folio(new, false);
-	if (move->pmd)
-		folio_remove_rmap_pmd(old, &old->page, w->vma);
-	else
-		folio_remove_rmap_ptes(old, &old->page, nr, w->vma);
 	knuma_move_state(new, old);
 	folio_add_lru(new);
 	folio_unlock(new);
@@ -638,7 +661,7 @@ static void knuma_end(struct knuma_window *w)
 			continue;
 		}
 		if (move->new)
-			knuma_free_copy(w, move);
+			knuma_free_copy(move);
 		if (!move->stays && move->order)
 			knuma_block_writers(w, move);
 		else
@@ -655,15 +678,18 @@ static void knuma_end(struct knuma_window *w)
 #ifdef CONFIG_TRANSPARENT_HUGEPAGE
 static bool knuma_select_pmd(struct knuma_window *w)
 {
-	spinlock_t *ptl = pmd_trans_huge_lock(w->pmd, w->vma);
 	struct folio *folio;
+	spinlock_t *ptl;
 
+	if (w->end - w->start < PMD_SIZE)
+		return false;
+	ptl = pmd_trans_huge_lock(w->pmd, w->vma);
 	if (!ptl)
 		return false;
 	if (pmd_present(*w->pmd)) {
 		folio = vm_normal_folio_pmd(w->vma, w->start, *w->pmd);
 		if (folio && folio_order(folio) == HPAGE_PMD_ORDER &&
-		    folio_mapcount(folio) == 1 && folio_nid(folio) == w->src &&
+		    folio_mapcount(folio) == 1 && folio_nid(folio) != w->nid &&
 		    knuma_pmd_movable(folio) && knuma_take(w, folio, w->start))
 			w->moves[0].pmd = true;
 	}
@@ -691,7 +717,7 @@ static void knuma_protect_pmd(struct knuma_window *w)
 	mmu_notifier_invalidate_range_start(&range);
 	ptl = pmd_lock(mm, w->pmd);
 	pmd = *w->pmd;
-	move->stays = !move->new || !pmd_present(pmd) || !pmd_trans_huge(pmd) ||
+	move->stays = move->stays || !move->new || !pmd_present(pmd) || !pmd_trans_huge(pmd) ||
 		      pmd_page(pmd) != &folio->page;
 	if (!move->stays) {
 		pmd = pmdp_invalidate(w->vma, w->start, w->pmd);
@@ -724,9 +750,8 @@ static void knuma_replace_pmd(struct knuma_window *w)
 		move->moved = !move->stays && folio_ref_freeze(folio, 2);
 		if (move->moved) {
 			pmd = pmdp_invalidate(w->vma, w->start, w->pmd);
+			knuma_take_place(w, move);
 			folio = move->new;
-			if (folio_test_dirty(move->old))
-				folio_set_dirty(folio);
 		}
 		pmd = folio_mk_pmd(folio, READ_ONCE(w->vma->vm_page_prot));
 		pmd = pmd_mkyoung(pmd_mkwrite(pmd_mksoft_dirty(pmd), w->vma));
@@ -755,12 +780,13 @@ static void knuma_replace_pmd(struct knuma_window *w)
 
 /**
  * knuma_window_migrate() - Migrate the pages of a window that a task uses.
- * @w:	the window: @task, @vma, @start, @end, @src, @nid, @moves and @most are set
+ * @w:	the window: @task, @vma, @start, @end, @nid, @moves and @most are set
  *
  * Context: process; may sleep; @w->vma is locked for read, and
  * knuma_window_allowed(). Allocates without reclaim.
  * Return: number of pages that have moved. @w->pages has those that were tried,
- * and @w->lacked the orders that there was no memory for.
+ * @w->lacked the orders that there was no memory for, and @w->next the start of what
+ * was not tried.
  */
 unsigned int knuma_window_migrate(struct knuma_window *w)
 {
@@ -773,8 +799,9 @@ unsigned int knuma_window_migrate(struct knuma_window *w)
 	w->blocked = 0;
 	w->lacked = 0;
 	w->stopped = false;
+	w->next = w->end;
 	w->pmd = mm_find_pmd(w->vma->vm_mm, w->start);
-	if (!w->pmd)
+	if (!w->pmd || knuma_refuses(w))
 		return 0;
 	huge = knuma_select_pmd(w);
 	if (!huge)
@@ -782,16 +809,17 @@ unsigned int knuma_window_migrate(struct knuma_window *w)
 	if (!w->nr)
 		return 0;
 	knuma_alloc(w);
+	knuma_refuses(w);
 	if (huge)
 		knuma_protect_pmd(w);
 	else
 		knuma_protect(w);
 	knuma_copy(w);
+	knuma_refuses(w);
 	if (huge)
 		knuma_replace_pmd(w);
 	else
 		knuma_replace(w);
-	knuma_unfreeze(w);
 	knuma_end(w);
 
 	return w->moved;

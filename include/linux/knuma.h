@@ -50,7 +50,7 @@ DECLARE_STATIC_KEY_FALSE(knuma_enabled);
 enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 				int target_nid, int *pages);
 int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpupid, int *pages);
-int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid);
+int knuma_migrate_window(struct vm_fault *vmf, int target_nid);
 
 static inline bool knuma_is_enabled(void)
 {
@@ -133,7 +133,7 @@ static inline int knuma_second_look(struct vm_fault *vmf, struct folio *folio,
 	return NUMA_NO_NODE;
 }
 
-static inline int knuma_migrate_window(struct vm_fault *vmf, int nid, int target_nid)
+static inline int knuma_migrate_window(struct vm_fault *vmf, int target_nid)
 {
 	return 0;
 }

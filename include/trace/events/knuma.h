@@ -48,7 +48,6 @@ TRACE_EVENT(knuma_window,
 		__field(unsigned int, pages)
 		__field(unsigned int, moved)
 		__field(unsigned int, lacked)
-		__field(int, src)
 		__field(int, dst)
 		__field(bool, stopped)
 	),
@@ -59,14 +58,13 @@ TRACE_EVENT(knuma_window,
 		__entry->pages = w->pages;
 		__entry->moved = w->moved;
 		__entry->lacked = w->lacked;
-		__entry->src = w->src;
 		__entry->dst = w->nid;
 		__entry->stopped = w->stopped;
 	),
 
-	TP_printk("pid=%d start=%#lx pages=%u moved=%u src=%d dst=%d lacked_orders=%#x%s",
+	TP_printk("pid=%d start=%#lx pages=%u moved=%u dst=%d lacked_orders=%#x%s",
 		  __entry->pid, __entry->start, __entry->pages, __entry->moved,
-		  __entry->src, __entry->dst, __entry->lacked,
+		  __entry->dst, __entry->lacked,
 		  __entry->stopped ? " stopped" : "")
 );
 

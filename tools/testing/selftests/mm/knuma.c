@@ -171,7 +171,7 @@ FIXTURE_VARIANT(comes)
 };
 
 FIXTURE_VARIANT_ADD(comes, small) { 0, false, "512", "0" };
-FIXTURE_VARIANT_ADD(comes, small_windows) { 0, false, "24", "0" };
+FIXTURE_VARIANT_ADD(comes, small_windows) { 0, false, "32", "0" };
 FIXTURE_VARIANT_ADD(comes, small_scand) { 0, false, "512", "1" };
 FIXTURE_VARIANT_ADD(comes, mthp) { 64 * KB, false, "512", "0" };
 FIXTURE_VARIANT_ADD(comes, mthp_windows) { 64 * KB, false, "64", "0" };
@@ -243,6 +243,28 @@ TEST_F_TIMEOUT(comes, to_where_it_is_used, PATIENCE)
 	EXPECT_GE(windows_of(u->pid).moved, 2 * pages * 3 / 4);
 	EXPECT_EQ(finish(u), 0);
 	EXPECT_FALSE(bad_pages());
+}
+
+/* Others that look at an address space do not use it. */
+TEST_F_TIMEOUT(knuma, users_that_are_watched_are_alone, PATIENCE)
+{
+	struct user *u = start((struct user) { .to = here });
+	pid_t pid;
+
+	ASSERT_NE(u, NULL);
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (true)
+			pages_at(here, u->pid, u->p, u->size);
+	}
+	for (int move = 0; move < 3; move++) {
+		u->to = move & 1 ? here : there;
+		EXPECT_TRUE(converges(u));
+	}
+	kill_and_wait(pid);
+	EXPECT_GE(windows_of(u->pid).moved, 3 * pages_of(u) * 3 / 4);
+	EXPECT_EQ(finish(u), 0);
 }
 
 /* Of the last accessor, 8 bits of the pid are known; all of them set is "none". */
@@ -654,8 +676,9 @@ TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
 /* The charge moves with the memory: none is left of who has ended. */
 TEST_F_TIMEOUT(knuma, each_memcg_is_charged_once, PATIENCE)
 {
+	long before, peak, max;
 	struct user *u;
-	long before;
+	char text[32];
 
 	if (!make_group(groups[0], 0))
 		SKIP(return, "no memory cgroups");
@@ -666,6 +689,10 @@ TEST_F_TIMEOUT(knuma, each_memcg_is_charged_once, PATIENCE)
 		});
 		ASSERT_NE(u, NULL);
 		before = group_read(groups[0], "memory.stat", "anon");
+		/* There is room for page tables, but not for two copies of a window. */
+		max = read_long(CGROUP "knuma_test_1/memory.peak") + 256 * KB;
+		snprintf(text, sizeof(text), "%ld", max);
+		ASSERT_EQ(group_write(groups[0], "memory.max", text), 0);
 		for (int move = 0; move < 3; move++) {
 			u->to = move & 1 ? here : there;
 			EXPECT_TRUE(converges(u));
@@ -673,6 +700,9 @@ TEST_F_TIMEOUT(knuma, each_memcg_is_charged_once, PATIENCE)
 		EXPECT_TRUE(wait_for(labs(group_read(groups[0], "memory.stat", "anon") -
 					  before) < (long)MB));
 		EXPECT_EQ(finish(u), 0);
+		peak = read_long(CGROUP "knuma_test_1/memory.peak");
+		EXPECT_LE(peak, max);
+		group_write(groups[0], "memory.max", "max");
 		EXPECT_TRUE(wait_for(group_read(groups[0], "memory.stat", "anon") <
 				     (long)MB));
 	}
@@ -1918,6 +1948,13 @@ static long unmap_parts(struct user *u)
 	return 0;
 }
 
+/* A huge page is larger than the windows that wait. */
+static long collapse(struct user *u)
+{
+	run_on(u->from);
+	return madvise(u->p, u->size, MADV_HUGEPAGE) ?: madvise(u->p, u->size, MADV_COLLAPSE);
+}
+
 static long pages_soft_dirty(struct user *u)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
@@ -1941,6 +1978,7 @@ FIXTURE_VARIANT(changed)
 	long (*change)(struct user *u);
 	bool stays;		/* nothing moves without a new fault */
 	long (*look)(struct user *u);	/* returns 0 after that */
+	const char *window;	/* window_pages */
 };
 
 FIXTURE_VARIANT_ADD(changed, is_sealed) { 0, seal };
@@ -1959,6 +1997,8 @@ FIXTURE_VARIANT_ADD(changed, is_shared) { 0, fork_a_child, true };
 FIXTURE_VARIANT_ADD(changed, is_shared_thp) { HUGE, fork_a_child, true };
 FIXTURE_VARIANT_ADD(changed, is_watched) { 0, watch_writes, true, pages_soft_dirty };
 FIXTURE_VARIANT_ADD(changed, is_write_protected) { 0, write_protect_by_uffd, true };
+FIXTURE_VARIANT_ADD(changed, is_collapsed) { 0, collapse };
+FIXTURE_VARIANT_ADD(changed, is_collapsed_windows) { 0, collapse, true, .window = "64" };
 FIXTURE_VARIANT_ADD(changed, is_split) { HUGE, split_the_table };
 FIXTURE_VARIANT_ADD(changed, is_replaced_in_part) { HUGE, replace_parts };
 
@@ -1983,6 +2023,8 @@ TEST_F_TIMEOUT(changed, while_it_waits, PATIENCE)
 
 	if (!have_folios(variant->folio))
 		SKIP(return, "no folios of this size");
+	if (variant->window)
+		ASSERT_EQ(write_text(KNUMA "window_pages", variant->window), 0);
 	/* Windows wait for two seconds at most: a slow host has other rounds. */
 	for (int round = 0; round < 10 && !served; round++) {
 		hold_queues();
@@ -2007,6 +2049,31 @@ TEST_F_TIMEOUT(changed, while_it_waits, PATIENCE)
 	}
 	EXPECT_TRUE(served);
 	EXPECT_FALSE(bad_pages());
+}
+
+/* Its memory is where it runs again. */
+TEST_F_TIMEOUT(knuma, memory_does_not_follow_who_is_back, PATIENCE)
+{
+	long refused = vm_event("knuma_refused"), expired, rounds;
+	bool served = false;
+	struct user *u;
+
+	for (int round = 0; round < 10 && !served; round++) {
+		hold_queues();
+		expired = vm_event("knuma_expired");
+		u = start((struct user) {});
+		ASSERT_NE(u, NULL);
+		ASSERT_TRUE(has_queued(u, 4));
+		u->to = here;
+		rounds = u->rounds;
+		EXPECT_TRUE(wait_for(u->rounds > rounds + 2));
+		EXPECT_TRUE(drain(there));
+		served = vm_event("knuma_expired") == expired;
+		EXPECT_EQ(windows_of(u->pid).moved, 0);
+		EXPECT_EQ(finish(u), 0);
+	}
+	EXPECT_TRUE(served);
+	EXPECT_GT(vm_event("knuma_refused"), refused);
 }
 
 /*

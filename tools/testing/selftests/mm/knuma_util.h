@@ -503,19 +503,11 @@ static inline void print_lines(const char *path, const char *word)
 		fclose(f);
 }
 
-static inline long count_there(struct user *u)
-{
-	return pages_at(u->to, 0, u->p, u->size);
-}
-
-/*
- * Whether so many have come to where it is. The user looks itself: while others
- * do, its address space is not known to be its own.
- */
+/* Whether so many have come to where it is. */
 static inline bool has_come(struct user *u, long pages)
 {
 	usleep(50000);
-	return ask(u, count_there) >= pages;
+	return pages_there(u) >= pages;
 }
 
 /* If they do not come, prints what there is to know. */
