@@ -82,6 +82,15 @@ static struct knuma_around knuma_around(struct vm_fault *vmf, unsigned int pages
 	return around;
 }
 
+/* What may move with the page of a fault: a block, or more if nobody else uses it. */
+static struct knuma_around knuma_around_used(struct vm_fault *vmf)
+{
+	unsigned int window = READ_ONCE(knuma_knobs.window_pages);
+
+	return knuma_around(vmf, knuma_alone(current, vmf->vma->vm_mm) ? window :
+								 min(window, KNUMA_BLOCK));
+}
+
 /* Make a neighbour accessible; not young, as nobody has accessed it. */
 static void knuma_restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep)
 {
@@ -109,10 +118,10 @@ static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int t
 	int pages = 0, nr;
 
 	for (; addr < around->end && pages < most; addr += nr * PAGE_SIZE, ptep += nr) {
-		struct folio *next = knuma_movable(vma, addr, ptep);
+		struct folio *next = knuma_movable_head(vma, addr, ptep);
 
 		nr = 1;
-		if (!next || pte_pfn(ptep_get(ptep)) != folio_pfn(next))
+		if (!next)
 			continue;
 		nr = folio_nr_pages(next);
 		if (next == folio || folio_nid(next) == target_nid || !pte_protnone(ptep_get(ptep)) ||
@@ -160,7 +169,6 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 				int target_nid, int *pages)
 {
 	struct vm_area_struct *vma = vmf->vma;
-	unsigned int window = READ_ONCE(knuma_knobs.window_pages);
 	int nid = folio_nid(folio), more;
 	struct knuma_around around;
 	struct knuma_entry entry;
@@ -169,7 +177,7 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 
 	/* Promotion from slow memory has a rate of its own. */
 	if (!knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
-	    folio_maybe_mapped_shared(folio) || folio_use_access_time(folio))
+	    folio_maybe_mapped_shared(folio))
 		return KNUMA_FAULT_NONE;
 	/* When it takes the entry, the daemon asks where current runs. */
 	if (target_nid != numa_node_id())
@@ -187,12 +195,10 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	if (!knuma_movable(vma, vmf->address, vmf->pte))
 		return KNUMA_FAULT_NONE;
 
-	around = knuma_around(vmf, min(window, KNUMA_BLOCK));
+	around = knuma_around_used(vmf);
 	use = knuma_uses(current, target_nid, vma, around.start, around.end, around.ptep);
 	if (use == KNUMA_USES_NONE)
 		return KNUMA_FAULT_NONE;
-	if (knuma_alone(current, vma->vm_mm))
-		around = knuma_around(vmf, window);
 	if (folio_size(folio) > around.end - around.start)
 		return KNUMA_FAULT_NONE;
 	if (*pages + knuma_restore_around(vmf, folio, target_nid, &around, use, KNUMA_WORTH) <
@@ -214,43 +220,59 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	return KNUMA_FAULT_QUEUED;
 }
 
-/* Has another page of a block had its last fault in current, on this node? */
-static bool knuma_seen_before(struct vm_fault *vmf, const struct knuma_around *around, int nid)
-{
-	pte_t *ptep = around->ptep;
-	unsigned long addr;
+/* On which nodes current had its last faults on other pages of a block. */
+struct knuma_past {
+	bool here;
+	bool elsewhere;
+};
 
-	for (addr = around->start; addr < around->end; addr += PAGE_SIZE, ptep++) {
+static struct knuma_past knuma_past(struct vm_fault *vmf, const struct knuma_around *around,
+				    int nid)
+{
+	struct knuma_past past = {};
+	pte_t *ptep = around->ptep;
+
+	for (unsigned long addr = around->start; addr < around->end && !past.here;
+	     addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
 		struct page *page = pte_present(pte) ? knuma_page(vmf->vma, addr, pte) : NULL;
 		int last = page ? folio_last_cpupid(page_folio(page)) : -1;
 
-		if (addr != vmf->address && page && !cpupid_pid_unset(last) &&
-		    cpupid_match_pid(current, last) && cpupid_to_nid(last) == nid)
-			return true;
+		if (addr == vmf->address || cpupid_pid_unset(last) ||
+		    !cpupid_match_pid(current, last))
+			continue;
+		past.here = cpupid_to_nid(last) == nid;
+		past.elsewhere |= !past.here;
 	}
 
-	return false;
+	return past;
 }
 
-int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpupid, int *pages)
+int __knuma_look_around(struct vm_fault *vmf, struct folio *folio, int target_nid,
+			int last_cpupid, int *pages)
 {
+	bool unset = cpupid_pid_unset(last_cpupid);
 	struct vm_area_struct *vma = vmf->vma;
-	int nid = numa_node_id();
 	struct knuma_around around;
+	int nid = numa_node_id();
+	struct knuma_past past;
 	enum knuma_use use;
 
-	if (!node_state(nid, N_MEMORY) ||
-	    (!cpupid_pid_unset(last_cpupid) && !cpupid_match_pid(current, last_cpupid)) ||
-	    !knuma_window_allowed(vma) || !knuma_movable(vma, vmf->address, vmf->pte) ||
-	    folio_use_access_time(folio) || !mpol_balances_to(current, vma, vmf->address, nid))
-		return NUMA_NO_NODE;
-	around = knuma_around(vmf, min(READ_ONCE(knuma_knobs.window_pages), KNUMA_BLOCK));
+	if (folio_nid(folio) == nid || (target_nid != NUMA_NO_NODE && !unset) ||
+	    !(unset || cpupid_match_pid(current, last_cpupid)) ||
+	    !node_state(nid, N_MEMORY) || !knuma_window_allowed(vma) ||
+	    !knuma_movable(vma, vmf->address, vmf->pte) ||
+	    !mpol_balances_to(current, vma, vmf->address, nid))
+		return target_nid;
+	around = knuma_around_used(vmf);
 	use = knuma_uses(current, nid, vma, around.start, around.end, around.ptep);
 	if (use == KNUMA_USES_NONE)
-		return NUMA_NO_NODE;
-	if (knuma_seen_before(vmf, &around, nid))
+		return target_nid;
+	past = knuma_past(vmf, &around, nid);
+	if (past.here)
 		return nid;
+	if (target_nid != NUMA_NO_NODE && !past.elsewhere)
+		return target_nid;
 	*pages += knuma_restore_around(vmf, folio, nid, &around, use, INT_MAX);
 
 	return NUMA_NO_NODE;

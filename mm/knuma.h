@@ -11,8 +11,8 @@
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 
-/* Pages of a window, at most: one page table. */
-#define KNUMA_WINDOW	PTRS_PER_PTE
+/* Pages of a window, at most, all in one page table. */
+#define KNUMA_WINDOW	(PTRS_PER_PTE < 512 ? PTRS_PER_PTE : 512)
 
 /* Pages of a block, of which a task uses all or none. */
 #define KNUMA_BLOCK	128U
@@ -61,6 +61,7 @@ enum knuma_use {
  * @stays:	is not to move
  * @moved:	@new is mapped in place of @old, which nothing refers to
  * @young:	was accessed while it was copied
+ * @written:	was written to while it was copied
  * @deferred:	was on the list of folios that may be split
  */
 struct knuma_move {
@@ -72,6 +73,7 @@ struct knuma_move {
 	bool stays;
 	bool moved;
 	bool young;
+	bool written;
 	bool deferred;
 };
 
@@ -152,7 +154,7 @@ struct knuma_node {
 	struct task_struct *task;
 	struct knuma_move *moves;
 	wait_queue_head_t wait;
-	spinlock_t lock;	/* see above */
+	spinlock_t lock;
 	DECLARE_KFIFO(fifo, struct knuma_entry, KNUMA_RING);
 	unsigned long oldest;
 	unsigned long retry[NR_PAGE_ORDERS];
@@ -168,6 +170,7 @@ extern bool knuma_hold;
 bool knuma_alone(struct task_struct *task, struct mm_struct *mm);
 bool knuma_window_allowed(struct vm_area_struct *vma);
 struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep);
+struct folio *knuma_movable_head(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep);
 bool knuma_pmd_movable(struct folio *folio);
 
 /*

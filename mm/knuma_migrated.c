@@ -244,9 +244,10 @@ static int knuma_serve(struct knuma_node *node, const struct knuma_entry *entry)
 static void knuma_gather(struct knuma_node *node)
 {
 	unsigned long ends = READ_ONCE(node->oldest) + KNUMA_GATHER;
+	long left;
 
-	while (time_before(jiffies, ends) && !kthread_should_stop())
-		schedule_timeout_idle(ends - jiffies);
+	while ((left = ends - jiffies) > 0 && !kthread_should_stop())
+		schedule_timeout_idle(left);
 }
 
 /* Serve all windows that wait. */

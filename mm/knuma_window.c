@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Migrate a window, that is a part of one page table, without migration entries.
+ * Migrate a window, which is a part of one page table, without migration entries.
  * Tasks may read the pages while they are copied.
  *
  *  1. Write-protect the pages, and flush the TLB once.
@@ -32,9 +32,7 @@
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
-#include <linux/page_idle.h>
 #include <linux/page_owner.h>
-#include <linux/pgalloc_tag.h>
 #include <linux/pgtable.h>
 #include <linux/rmap.h>
 #include <linux/sched.h>
@@ -55,8 +53,8 @@
  * knuma_window_allowed() - Can pages of a VMA be migrated as a window?
  * @vma:	VMA, locked for read
  *
- * Others are left to page faults. Without VM_WRITE, ptrace(2) could write to a
- * page whose entry is write-protected.
+ * Others are left to page faults. Without VM_WRITE, ptrace(2) writes through
+ * entries that stay write-protected (FOLL_FORCE).
  *
  * Return: true if they can.
  */
@@ -123,7 +121,7 @@ enum knuma_use knuma_uses(struct task_struct *task, int nid, struct vm_area_stru
 		struct page *page = pte_present(pte) ? knuma_page(vma, addr, pte) : NULL;
 		int last;
 
-		if (!page)
+		if (!page || folio_use_access_time(page_folio(page)))
 			continue;
 		last = folio_last_cpupid(page_folio(page));
 		if (cpupid_pid_unset(last))
@@ -182,7 +180,7 @@ struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_
 	folio = page_folio(page);
 	if (!folio_test_anon(folio) || folio_test_ksm(folio) || folio_is_zone_device(folio) ||
 	    !folio_test_swapbacked(folio) || folio_test_swapcache(folio) ||
-	    !PageAnonExclusive(page))
+	    folio_use_access_time(folio) || !PageAnonExclusive(page))
 		return NULL;
 	if (!folio_test_large(folio))
 		return folio;
@@ -196,11 +194,21 @@ struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_
 	return folio;
 }
 
-/* The same of a huge page that a PMD maps. */
+/* The folio of an entry if that maps its first page, and if it can move. */
+struct folio *knuma_movable_head(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep)
+{
+	pte_t pte = ptep_get(ptep);
+	struct page *page = pte_present(pte) ? knuma_page(vma, addr, pte) : NULL;
+
+	return page && !PageTail(page) ? knuma_movable(vma, addr, ptep) : NULL;
+}
+
+/* Can a huge page that a PMD maps move? */
 bool knuma_pmd_movable(struct folio *folio)
 {
 	return folio_test_anon(folio) && folio_test_swapbacked(folio) &&
-	       !folio_test_swapcache(folio) && PageAnonExclusive(&folio->page);
+	       !folio_test_swapcache(folio) && !folio_use_access_time(folio) &&
+	       PageAnonExclusive(&folio->page);
 }
 
 /* Lock and isolate a folio, so that reclaim, KSM and other migrations skip it. */
@@ -211,6 +219,13 @@ static bool knuma_take(struct knuma_window *w, struct folio *folio, unsigned lon
 	if (folio_test_swapcache(folio) || folio_test_writeback(folio) ||
 	    !folio_isolate_lru(folio)) {
 		folio_unlock(folio);
+		return false;
+	}
+	/* MADV_FREE may be in a batch of a CPU; and who is pinned cannot move. */
+	if (!folio_test_swapbacked(folio) ||
+	    folio_ref_count(folio) != folio_expected_ref_count(folio) + 1) {
+		folio_unlock(folio);
+		folio_putback_lru(folio);
 		return false;
 	}
 	node_stat_mod_folio(folio, NR_ISOLATED_ANON, folio_nr_pages(folio));
@@ -236,10 +251,10 @@ static void knuma_put_back(struct knuma_move *move)
 /* Returns how many entries it has looked at; 0 if the window is full. */
 static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 {
-	struct folio *folio = knuma_movable(w->vma, addr, ptep);
+	struct folio *folio = knuma_movable_head(w->vma, addr, ptep);
 	int nr;
 
-	if (!folio || pte_pfn(ptep_get(ptep)) != folio_pfn(folio))
+	if (!folio)
 		return 1;
 	nr = folio_nr_pages(folio);
 	if (folio_nid(folio) == w->nid || nr > (w->end - addr) >> PAGE_SHIFT ||
@@ -252,7 +267,7 @@ static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 	return nr;
 }
 
-/* The same of the whole block of an address. */
+/* What the task is known to use of the whole block of an address. */
 static enum knuma_use knuma_uses_block(struct knuma_window *w, unsigned long addr,
 				       pte_t *ptep)
 {
@@ -334,10 +349,11 @@ static struct folio *knuma_alloc_large(struct knuma_window *w, unsigned int orde
 	return __folio_alloc_node(GFP_TRANSHUGE_LIGHT | __GFP_THISNODE, order, w->nid);
 }
 
-/* Allocate copies without reclaim, as many as there is room for. */
-static void knuma_alloc(struct knuma_window *w)
+/* Allocate copies without reclaim, as many as there is room for. Returns how many. */
+static unsigned int knuma_alloc(struct knuma_window *w)
 {
 	struct knuma_bulk bulk = {};
+	unsigned int copies = 0;
 
 	for (unsigned int i = 0; i < w->nr; i++) {
 		struct knuma_move *move = &w->moves[i];
@@ -346,15 +362,19 @@ static void knuma_alloc(struct knuma_window *w)
 			continue;
 		move->new = move->order ? knuma_alloc_large(w, move->order) :
 					  knuma_alloc_small(w, &bulk, w->nr - i);
-		if (move->new)
+		if (move->new) {
 			__folio_set_locked(move->new);
-		else
+			copies++;
+		} else {
 			w->lacked |= BIT(move->order);
+		}
 		if (knuma_need_resched())
 			schedule();
 	}
 	while (bulk.used < bulk.got)
 		__free_page(bulk.pages[bulk.used++]);
+
+	return copies;
 }
 
 /*
@@ -437,7 +457,10 @@ static void knuma_protect(struct knuma_window *w)
 		flush_tlb_range(w->vma, w->start, w->end);
 	pte_unmap_unlock(start, ptl);
 count:
-	/* Pairs with the reference that fast GUP takes before it reads the entry again. */
+	/*
+	 * Entries are written before reference counts are read. Pairs with fast GUP,
+	 * which takes a reference before it reads the entry again.
+	 */
 	smp_mb();
 	for (unsigned int i = 0; i < w->nr; i++) {
 		struct knuma_move *move = &w->moves[i];
@@ -474,18 +497,6 @@ static void knuma_copy(struct knuma_window *w)
 	}
 }
 
-/* The entry of a page whose contents are complete. */
-static pte_t knuma_new_entry(struct knuma_window *w, struct page *page, bool young)
-{
-	pte_t pte = mk_pte(page, READ_ONCE(w->vma->vm_page_prot));
-
-	pte = pte_mkwrite(pte_mksoft_dirty(pte), w->vma);
-	if (folio_test_dirty(page_folio(page)))
-		pte = pte_mkdirty(pte);
-
-	return young ? pte_mkyoung(pte) : pte_mkold(pte);
-}
-
 /*
  * Clear the entries of a page that nobody else has a reference to. See
  * Documentation/litmus-tests/mm/knuma-replace.litmus.
@@ -495,24 +506,37 @@ static bool knuma_clear(struct knuma_window *w, struct knuma_move *move, pte_t *
 	struct folio *folio = move->old;
 	int nr = folio_nr_pages(folio);
 
-	for (int n = 0; n < nr; n++)
-		if (!knuma_entry_holds(ptep_get(ptep + n), folio_page(folio, n)))
+	for (int n = 0; n < nr; n++) {
+		pte_t pte = ptep_get(ptep + n);
+
+		if (!knuma_entry_holds(pte, folio_page(folio, n))) {
+			move->written = pte_present(pte) && (pte_write(pte) || pte_dirty(pte));
 			return false;
+		}
+	}
 	if (!folio_ref_freeze(folio, nr + 1))
 		return false;
-	for (int n = 0; n < nr; n++) {
-		pte_t pte = ptep_get_and_clear(w->vma->vm_mm, move->addr + n * PAGE_SIZE,
-					       ptep + n);
-
-		move->young |= pte_young(pte);
-	}
+	move->young = pte_young(get_and_clear_ptes(w->vma->vm_mm, move->addr, ptep, nr));
 
 	return true;
 }
 
 /*
- * The copy takes the place of a folio that no entry maps: its rmap, its charge, and a
- * reference for each entry. The one that is left to the folio is that of the window.
+ * A hinting fault has looked at some of the pages only. What is known of others is
+ * that their last fault was not on this node: that is forgotten, or else the first
+ * fault on the node of long ago would bring them back.
+ */
+static void knuma_forget_node(struct folio *new, int nid)
+{
+	int last = folio_last_cpupid(new);
+
+	if (!cpupid_pid_unset(last) && cpupid_to_nid(last) != nid)
+		folio_xchg_last_cpupid(new, -1);
+}
+
+/*
+ * The copy takes the place of a folio that no entry maps any more: its rmap, state and
+ * charge, and a reference for each entry. The window keeps a reference to each.
  */
 static void knuma_take_place(struct knuma_window *w, struct knuma_move *move)
 {
@@ -524,35 +548,44 @@ static void knuma_take_place(struct knuma_window *w, struct knuma_move *move)
 	else
 		folio_remove_rmap_ptes(old, &old->page, nr, w->vma);
 	move->deferred = folio_unqueue_deferred_split(old);
+	/* As mem_cgroup_migrate() expects it; rmap sets it once more. */
 	new->index = old->index;
 	new->mapping = old->mapping;
 	__folio_set_swapbacked(new);
-	mem_cgroup_migrate(old, new);
+	folio_migrate_flags(new, old);
+	knuma_forget_node(new, w->nid);
 	folio_add_new_anon_rmap(new, w->vma, move->addr, RMAP_EXCLUSIVE);
-	__folio_mark_uptodate(new);
 	folio_ref_add(new, move->pmd ? 1 : nr);
-	if (folio_test_dirty(old))
-		folio_set_dirty(new);
 	folio_ref_unfreeze(old, 1);
 }
 
-/* Map a copy, or make a page that stays writable if nobody has changed its entry. */
-static void knuma_set_entries(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
+/* Map a copy whose contents are complete. */
+static void knuma_map_copy(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
 {
-	struct folio *folio = move->moved ? move->new : move->old;
-	int nr = folio_nr_pages(folio);
+	struct folio *new = move->new;
+	pte_t pte = mk_pte(&new->page, READ_ONCE(w->vma->vm_page_prot));
 
-	if (move->moved)
-		knuma_take_place(w, move);
-	for (int n = 0; n < nr; n++) {
-		struct page *page = folio_page(folio, n);
+	pte = pte_mkwrite(pte_mksoft_dirty(pte), w->vma);
+	if (folio_test_dirty(new))
+		pte = pte_mkdirty(pte);
+	pte = move->young ? pte_mkyoung(pte) : pte_mkold(pte);
+	set_ptes(w->vma->vm_mm, move->addr, ptep, pte, folio_nr_pages(new));
+	update_mmu_cache_range(NULL, w->vma, move->addr, ptep, folio_nr_pages(new));
+}
+
+/* A page stays: spare it a write fault, if nobody has changed its entry. */
+static void knuma_unprotect(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
+{
+	struct vm_area_struct *vma = w->vma;
+	struct folio *folio = move->old;
+
+	for (unsigned int n = 0; n < folio_nr_pages(folio); n++) {
 		unsigned long addr = move->addr + n * PAGE_SIZE;
+		pte_t pte = ptep_get(ptep + n);
 
-		if (!move->moved && !knuma_entry_holds(ptep_get(ptep + n), page))
-			continue;
-		set_pte_at(w->vma->vm_mm, addr, ptep + n,
-			   knuma_new_entry(w, page, move->young || !move->moved));
-		update_mmu_cache_range(NULL, w->vma, addr, ptep + n, 1);
+		if (knuma_entry_holds(pte, folio_page(folio, n)) &&
+		    ptep_set_access_flags(vma, addr, ptep + n, pte_mkwrite(pte, vma), 1))
+			update_mmu_cache_range(NULL, vma, addr, ptep + n, 1);
 	}
 }
 
@@ -582,30 +615,20 @@ static void knuma_replace(struct knuma_window *w)
 	if (flush)
 		flush_tlb_range(w->vma, w->start, w->end);
 	lazy_mmu_mode_enable();
-	for (unsigned int i = 0; i < w->nr; i++)
-		knuma_set_entries(w, &w->moves[i], knuma_ptep(w, &w->moves[i], start));
+	for (unsigned int i = 0; i < w->nr; i++) {
+		struct knuma_move *move = &w->moves[i];
+
+		if (move->moved) {
+			knuma_take_place(w, move);
+			knuma_map_copy(w, move, knuma_ptep(w, move, start));
+		} else {
+			knuma_unprotect(w, move, knuma_ptep(w, move, start));
+		}
+	}
 	lazy_mmu_mode_disable();
 	pte_unmap_unlock(start, ptl);
 out:
 	mmu_notifier_invalidate_range_end(&range);
-}
-
-/* What reclaim knows of a page goes with its contents. */
-static void knuma_move_state(struct folio *new, struct folio *old)
-{
-	if (folio_test_referenced(old))
-		folio_set_referenced(new);
-	if (folio_test_workingset(old))
-		folio_set_workingset(new);
-	if (folio_test_clear_active(old))
-		folio_set_active(new);
-	if (folio_test_young(old))
-		folio_set_young(new);
-	if (folio_test_idle(old))
-		folio_set_idle(new);
-	folio_migrate_refs(new, old);
-	folio_copy_owner(new, old);
-	pgalloc_tag_swap(new, old);
 }
 
 /* A page is elsewhere: free its old place. */
@@ -618,7 +641,6 @@ static void knuma_finish(struct knuma_window *w, struct knuma_move *move,
 	node_stat_mod_folio(old, NR_ISOLATED_ANON, -nr);
 	if (move->deferred)
 		deferred_split_folio(new, false);
-	knuma_move_state(new, old);
 	folio_add_lru(new);
 	folio_unlock(new);
 	folio_set_owner_migrate_reason(new, MR_NUMA_MISPLACED);
@@ -654,15 +676,13 @@ static void knuma_end(struct knuma_window *w)
 	for (unsigned int i = 0; i < w->nr; i++) {
 		struct knuma_move *move = &w->moves[i];
 
-		if (knuma_need_resched())
-			schedule();
 		if (move->moved) {
 			knuma_finish(w, move, &done);
 			continue;
 		}
 		if (move->new)
 			knuma_free_copy(move);
-		if (!move->stays && move->order)
+		if (move->written && move->order)
 			knuma_block_writers(w, move);
 		else
 			knuma_put_back(move);
@@ -746,18 +766,22 @@ static void knuma_replace_pmd(struct knuma_window *w)
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, w->start, w->end);
 	mmu_notifier_invalidate_range_start(&range);
 	ptl = pmd_lock(mm, w->pmd);
-	if (knuma_pmd_holds(*w->pmd, folio)) {
-		move->moved = !move->stays && folio_ref_freeze(folio, 2);
-		if (move->moved) {
-			pmd = pmdp_invalidate(w->vma, w->start, w->pmd);
-			knuma_take_place(w, move);
-			folio = move->new;
-		}
-		pmd = folio_mk_pmd(folio, READ_ONCE(w->vma->vm_page_prot));
-		pmd = pmd_mkyoung(pmd_mkwrite(pmd_mksoft_dirty(pmd), w->vma));
-		if (folio_test_dirty(folio))
+	pmd = *w->pmd;
+	if (!knuma_pmd_holds(pmd, folio)) {
+		move->written = pmd_present(pmd) && (pmd_write(pmd) || pmd_dirty(pmd));
+	} else if (!move->stays && folio_ref_freeze(folio, 2)) {
+		move->moved = true;
+		move->young = pmd_young(pmdp_invalidate(w->vma, w->start, w->pmd));
+		knuma_take_place(w, move);
+		pmd = folio_mk_pmd(move->new, READ_ONCE(w->vma->vm_page_prot));
+		pmd = pmd_mkwrite(pmd_mksoft_dirty(pmd), w->vma);
+		if (folio_test_dirty(move->new))
 			pmd = pmd_mkdirty(pmd);
+		pmd = move->young ? pmd_mkyoung(pmd) : pmd_mkold(pmd);
 		set_pmd_at(mm, w->start, w->pmd, pmd);
+		update_mmu_cache_pmd(w->vma, w->start, w->pmd);
+	} else if (pmdp_set_access_flags(w->vma, w->start, w->pmd,
+					 pmd_mkwrite(pmd, w->vma), 1)) {
 		update_mmu_cache_pmd(w->vma, w->start, w->pmd);
 	}
 	spin_unlock(ptl);
@@ -808,18 +832,18 @@ unsigned int knuma_window_migrate(struct knuma_window *w)
 		knuma_select(w);
 	if (!w->nr)
 		return 0;
-	knuma_alloc(w);
-	knuma_refuses(w);
-	if (huge)
-		knuma_protect_pmd(w);
-	else
-		knuma_protect(w);
-	knuma_copy(w);
-	knuma_refuses(w);
-	if (huge)
-		knuma_replace_pmd(w);
-	else
-		knuma_replace(w);
+	if (knuma_alloc(w) && !knuma_refuses(w)) {
+		if (huge)
+			knuma_protect_pmd(w);
+		else
+			knuma_protect(w);
+		knuma_copy(w);
+		knuma_refuses(w);
+		if (huge)
+			knuma_replace_pmd(w);
+		else
+			knuma_replace(w);
+	}
 	knuma_end(w);
 
 	return w->moved;

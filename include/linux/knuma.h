@@ -49,7 +49,8 @@ DECLARE_STATIC_KEY_FALSE(knuma_enabled);
 
 enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 				int target_nid, int *pages);
-int __knuma_second_look(struct vm_fault *vmf, struct folio *folio, int last_cpupid, int *pages);
+int __knuma_look_around(struct vm_fault *vmf, struct folio *folio, int target_nid,
+			int last_cpupid, int *pages);
 int knuma_migrate_window(struct vm_fault *vmf, int target_nid);
 
 static inline bool knuma_is_enabled(void)
@@ -78,9 +79,11 @@ static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *
 }
 
 /**
- * knuma_second_look() - Ask for a block what NUMA balancing asks for a page.
+ * knuma_look_around() - Ask for a block what NUMA balancing asks for a page.
  * @vmf:	the hinting fault
- * @folio:	the folio, which is not to move now
+ * @folio:	the folio
+ * @target_nid:	node that @folio should be on by its own last two faults, or
+ *		NUMA_NO_NODE
  * @last_cpupid: last fault on @folio before this one
  * @pages:	number of pages that the fault counts for; increased by those
  *		around the folio that become accessible with it
@@ -93,13 +96,13 @@ static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *
  * Context: page table lock held. Does not sleep or allocate.
  * Return: node that @folio should be on, or NUMA_NO_NODE.
  */
-static inline int knuma_second_look(struct vm_fault *vmf, struct folio *folio,
-				    int last_cpupid, int *pages)
+static inline int knuma_look_around(struct vm_fault *vmf, struct folio *folio,
+				    int target_nid, int last_cpupid, int *pages)
 {
-	if (!knuma_is_enabled() || folio_nid(folio) == numa_node_id())
-		return NUMA_NO_NODE;
+	if (!knuma_is_enabled())
+		return target_nid;
 
-	return __knuma_second_look(vmf, folio, last_cpupid, pages);
+	return __knuma_look_around(vmf, folio, target_nid, last_cpupid, pages);
 }
 
 static inline void knuma_init_task(struct task_struct *p)
@@ -127,10 +130,10 @@ static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *
 	return KNUMA_FAULT_NONE;
 }
 
-static inline int knuma_second_look(struct vm_fault *vmf, struct folio *folio,
-				    int last_cpupid, int *pages)
+static inline int knuma_look_around(struct vm_fault *vmf, struct folio *folio,
+				    int target_nid, int last_cpupid, int *pages)
 {
-	return NUMA_NO_NODE;
+	return target_nid;
 }
 
 static inline int knuma_migrate_window(struct vm_fault *vmf, int target_nid)
