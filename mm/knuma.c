@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * NUMA migration outside of page faults. A hinting fault that finds a folio on
- * the wrong node queues a window around it, and makes the window accessible where
- * it is. The knuma_migrated of the right node migrates the window soon after.
+ * the wrong node queues a window of pages, and makes the window accessible in its
+ * place. The knuma_migrated of the right node migrates the window soon after.
  *
  * Andrea Arcangeli's AutoNUMA had such daemons in 2012:
  * https://lore.kernel.org/all/1345647560-30387-20-git-send-email-aarcange@redhat.com/
  * There, a queued page was on a list. Here, an entry of a queue is an address of
- * a task: the daemon looks up what is there now, under the policy of now, so that
- * no other subsystem has to know of the queue.
+ * a task: the daemon looks up the pages and checks the policy when it takes the
+ * entry, so no other subsystem has to know of the queue.
  *
  * If a daemon is late, or has no queue left, the fault migrates: never slower than
  * without daemons.
@@ -82,7 +82,7 @@ static struct knuma_around knuma_around(struct vm_fault *vmf, unsigned int pages
 	return around;
 }
 
-/* What may move with the page of a fault: a block, or more if nobody else uses it. */
+/* Pages that may move with the page of a fault: more than a block if current is alone. */
 static struct knuma_around knuma_around_used(struct vm_fault *vmf)
 {
 	unsigned int window = READ_ONCE(knuma_knobs.window_pages);
@@ -91,7 +91,7 @@ static struct knuma_around knuma_around_used(struct vm_fault *vmf)
 								 min(window, KNUMA_BLOCK));
 }
 
-/* Make a neighbour accessible; not young, as nobody has accessed it. */
+/* Make a neighbour accessible; not young, as no task has accessed the page. */
 static void knuma_restore(struct vm_fault *vmf, unsigned long addr, pte_t *ptep)
 {
 	struct vm_area_struct *vma = vmf->vma;
@@ -175,11 +175,11 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	struct knuma_node *node;
 	enum knuma_use use;
 
-	/* Promotion from slow memory has a rate of its own. */
+	/* Promotion from slow memory is rate-limited elsewhere. */
 	if (!knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
 	    folio_maybe_mapped_shared(folio))
 		return KNUMA_FAULT_NONE;
-	/* When it takes the entry, the daemon asks where current runs. */
+	/* The daemon drops the entry if current does not run there any more. */
 	if (target_nid != numa_node_id())
 		return KNUMA_FAULT_NONE;
 	/* knuma_migrated_stop() waits for a grace period. */
@@ -220,7 +220,7 @@ enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
 	return KNUMA_FAULT_QUEUED;
 }
 
-/* On which nodes current had its last faults on other pages of a block. */
+/* Nodes on which current had its last faults on other pages of a block. */
 struct knuma_past {
 	bool here;
 	bool elsewhere;
@@ -280,7 +280,7 @@ int __knuma_look_around(struct vm_fault *vmf, struct folio *folio, int target_ni
 
 /**
  * knuma_migrate_window() - Migrate pages around a hinting fault.
- * @vmf:	the fault; its VMA or its mm is locked for read
+ * @vmf:	the fault; the VMA or the mm is locked for read
  * @target_nid:	node to move to
  *
  * Context: process; may sleep; no page table lock held.
@@ -344,7 +344,7 @@ void knuma_enable(bool enable)
 	}
 }
 
-/* A node may get its first CPU. A daemon of a node without CPUs does no harm. */
+/* This may be the first CPU of a node. A daemon of a node without CPUs does no harm. */
 static int knuma_cpu_online(unsigned int cpu)
 {
 	guard(mutex)(&knuma_lock);

@@ -29,7 +29,7 @@
 /* Windows of a queue. */
 #define KNUMA_RING	1024
 
-/* For this time, in jiffies, a daemon waits for more when its queue was empty. */
+/* Time in jiffies that a daemon waits for more windows after an empty queue. */
 #define KNUMA_GATHER	max(HZ / 50, 1)
 
 /* After this time in a queue, in jiffies, a window is dropped. */
@@ -40,7 +40,7 @@
 #define KNUMA_RETRY_MAX	HZ
 
 /**
- * enum knuma_use - What a task is known to use of a block
+ * enum knuma_use - Pages of a block that a task is known to use
  * @KNUMA_USES_NONE:	nothing
  * @KNUMA_USES_SEEN:	pages whose last hinting fault was one of the task
  * @KNUMA_USES_ALL:	all pages
@@ -54,14 +54,14 @@ enum knuma_use {
 /**
  * struct knuma_move - A folio of a window
  * @old:	the folio, locked and isolated
- * @new:	its copy, or NULL
- * @addr:	address of its first page
+ * @new:	copy of @old, or NULL
+ * @addr:	address of the first page
  * @order:	order of @old
  * @pmd:	mapped by a PMD
  * @stays:	is not to move
  * @moved:	@new is mapped in place of @old, which nothing refers to
- * @young:	was accessed while it was copied
- * @written:	was written to while it was copied
+ * @young:	was accessed during the copy
+ * @written:	was written to during the copy
  * @deferred:	was on the list of folios that may be split
  */
 struct knuma_move {
@@ -78,17 +78,17 @@ struct knuma_move {
 };
 
 /**
- * struct knuma_window - A part of one page table, and the node that it moves to
+ * struct knuma_window - A part of one page table, and the node to move to
  * @task:	task that uses the pages
  * @vma:	VMA, locked for read
  * @pmd:	entry of the page table
  * @start:	start address
  * @end:	end address (exclusive)
- * @next:	end address of what was tried; the rest is left to another window
+ * @next:	start address of the rest, which is left to another window
  * @nid:	node to move to
  * @most:	pages to move, at most, if that is not less than a folio
  * @moves:	array of @most elements
- * @use:	what @task is known to use of the current block
+ * @use:	pages of the current block that @task is known to use
  * @nr:		folios that were selected
  * @pages:	pages of these folios
  * @moved:	pages that have moved
@@ -119,14 +119,14 @@ struct knuma_window {
 
 /**
  * struct knuma_entry - A window in a queue
- * @task:	task that uses it, with a reference
+ * @task:	task that uses the pages, with a reference
  * @start:	start address
  * @pages:	number of pages
- * @queued:	time in jiffies when it was queued, last
- * @expires:	time in jiffies when it is dropped
+ * @queued:	time in jiffies of the last insertion
+ * @expires:	time in jiffies when the daemon drops the window
  *
- * The address is looked up in the address space of @task when the daemon takes
- * the entry: nothing else remembers what was there before.
+ * The daemon looks the address up in the address space of @task when the daemon
+ * takes the entry.
  */
 struct knuma_entry {
 	struct task_struct *task;
@@ -142,8 +142,7 @@ struct knuma_entry {
  * @task:	knuma_migrated, or NULL
  * @moves:	array of KNUMA_WINDOW elements, of the daemon
  * @wait:	where the daemon waits for windows
- * @lock:	lock of @fifo; taken under a page table lock, and no lock is taken
- *		under it
+ * @lock:	lock of @fifo; taken under a page table lock, and innermost
  * @fifo:	the queue
  * @oldest:	time in jiffies when the first window of @fifo was queued
  * @retry:	for each order, time in jiffies until which there is no memory
@@ -161,7 +160,7 @@ struct knuma_node {
 	unsigned long delay[NR_PAGE_ORDERS];
 };
 
-/* By node; allocated when a node gets its first daemon, and never freed. */
+/* By node; allocated with the first daemon of a node, and never freed. */
 extern struct knuma_node *knuma_nodes[MAX_NUMNODES];
 
 /* Leave windows in their queues until they expire, for tests; in debugfs. */

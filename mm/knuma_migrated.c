@@ -24,7 +24,7 @@ bool knuma_hold;
 
 /**
  * knuma_add() - Queue a window.
- * @node:	node that it is to move to
+ * @node:	node to move to
  * @entry:	the window; @entry->task is current
  *
  * Context: page table lock held, under RCU.
@@ -57,7 +57,7 @@ bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry)
 	return true;
 }
 
-/* Take the first window. The caller drops the reference to its task. */
+/* Take the first window. The caller drops the reference to the task. */
 static bool knuma_take_entry(struct knuma_node *node, struct knuma_entry *entry)
 {
 	struct knuma_entry next;
@@ -123,7 +123,7 @@ void knuma_lacked(struct knuma_node *node, unsigned int orders, unsigned int had
 	}
 }
 
-/* Tell a task that pages which it has queued have not moved. */
+/* Tell a task that queued pages have not moved. */
 static void knuma_report(struct task_struct *task, unsigned int pages)
 {
 	atomic_add(pages, &task->knuma_failed);
@@ -149,7 +149,7 @@ static struct vm_area_struct *knuma_lock_vma(struct mm_struct *mm, unsigned long
 {
 	struct vm_area_struct *vma = NULL;
 
-	/* Its owner may hold it for long, and other windows wait. */
+	/* The owner of the lock may hold it for long, and other windows wait. */
 	if (!mmap_read_trylock(mm))
 		return ERR_PTR(-EAGAIN);
 	/* exit_mmap() frees the tree of VMAs with mmap_lock held for write. */
@@ -162,7 +162,7 @@ static struct vm_area_struct *knuma_lock_vma(struct mm_struct *mm, unsigned long
 	return vma;
 }
 
-/* Returns -EAGAIN if somebody else has locked the address space. */
+/* Returns -EAGAIN if another task has locked the address space. */
 static int knuma_migrate_entry(struct knuma_node *node, const struct knuma_entry *entry,
 			       struct mm_struct *mm)
 {
@@ -185,7 +185,7 @@ static int knuma_migrate_entry(struct knuma_node *node, const struct knuma_entry
 		w.start = max(addr, w.vma->vm_start);
 		w.end = min(end, w.vma->vm_end);
 		w.next = end;
-		/* Who has left the node may come back, or have memory follow later. */
+		/* A task that has left the node may come back, or memory follows later. */
 		w.refused = w.start >= w.end || !knuma_window_allowed(w.vma) ||
 			    task_node(w.task) != w.nid;
 		if (!w.refused)
@@ -215,8 +215,8 @@ static int knuma_migrate_entry(struct knuma_node *node, const struct knuma_entry
 }
 
 /*
- * Migrate a window, or drop it if it is old or its task has exited. Returns
- * -EAGAIN if it has to wait.
+ * Migrate a window, or drop the window if it is old or the task has exited. Returns
+ * -EAGAIN if the window has to wait.
  */
 static int knuma_serve(struct knuma_node *node, const struct knuma_entry *entry)
 {
@@ -261,7 +261,7 @@ static void knuma_serve_all(struct knuma_node *node)
 			put_task_struct(entry.task);
 			retried = 0;
 		} else if (++retried >= kfifo_len(&node->fifo)) {
-			/* All of them wait for somebody else. */
+			/* All of them wait for locks of other tasks. */
 			schedule_timeout_idle(1);
 			retried = 0;
 		}
@@ -274,8 +274,8 @@ static void knuma_serve_all(struct knuma_node *node)
 static int knuma_migrated(void *arg)
 {
 	/*
-	 * It has the share of any task, for without it tasks would migrate. But who
-	 * asks for a long slice is preempted by those who wake up, and want less.
+	 * The daemon has the share of any task, as it does the work of tasks. But its
+	 * slice is long, so tasks that wake up preempt the daemon.
 	 */
 	const struct sched_attr attr = {
 		.size = sizeof(attr),
@@ -301,7 +301,7 @@ static int knuma_migrated(void *arg)
 
 static struct knuma_node *knuma_node_alloc(int nid)
 {
-	/* Stays, so not where it would keep memory from going offline. */
+	/* Never freed, so not in movable memory that may go offline. */
 	struct knuma_node *node = kvzalloc(sizeof(*node), GFP_KERNEL);
 
 	if (!node)
@@ -315,10 +315,10 @@ static struct knuma_node *knuma_node_alloc(int nid)
 }
 
 /**
- * knuma_migrated_run() - Start the daemon of a node, if it has none.
+ * knuma_migrated_run() - Start the daemon of a node, unless one runs.
  * @nid:	node that has memory
  *
- * Context: the caller excludes others that start or stop it.
+ * Context: the caller serializes starts and stops.
  * Return: 0, or a negative errno; without a daemon, faults migrate.
  */
 int knuma_migrated_run(int nid)
@@ -331,7 +331,7 @@ int knuma_migrated_run(int nid)
 		if (!node)
 			return -ENOMEM;
 		/*
-		 * Faults that find the node find it initialized. See
+		 * Faults that find the node see the initialized node. See
 		 * Documentation/litmus-tests/mm/knuma-node.litmus.
 		 */
 		smp_store_release(&knuma_nodes[nid], node);

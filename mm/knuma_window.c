@@ -10,8 +10,8 @@
  *  4. Freeze the reference counts, clear the entries, flush the TLB once, and map
  *     the copies.
  *
- * A task that writes to a page meanwhile makes its entry writable, as after any
- * write-protection. Then the page stays where it is, and its copy is freed. KSM
+ * A task that writes to a page meanwhile makes the entry writable, as after any
+ * write-protection. Then the page stays in place, and the copy is freed. KSM
  * checks references in the same way (write_protect_page() in mm/ksm.c), and NOMAD
  * copies before it unmaps, page by page between memory tiers (OSDI 2024).
  *
@@ -50,7 +50,7 @@
 #include <trace/events/knuma.h>
 
 /**
- * knuma_window_allowed() - Can pages of a VMA be migrated as a window?
+ * knuma_window_allowed() - Check if pages of a VMA can be migrated as a window.
  * @vma:	VMA, locked for read
  *
  * Others are left to page faults. Without VM_WRITE, ptrace(2) writes through
@@ -82,8 +82,8 @@ static bool knuma_owns_vma(const struct task_struct *task, const struct vm_area_
 }
 
 /*
- * Can no other task access an address space? Others that only look at it, as through
- * /proc, do not count, so this is not mm_users.
+ * Is the task the only one that uses an address space? Tasks that look at the address
+ * space through /proc hold references to mm_users, so do not read mm_users.
  */
 bool knuma_alone(struct task_struct *task, struct mm_struct *mm)
 {
@@ -91,20 +91,20 @@ bool knuma_alone(struct task_struct *task, struct mm_struct *mm)
 }
 
 /**
- * knuma_uses() - Which pages of a block is a task known to use?
+ * knuma_uses() - Find the pages of a block that a task is known to use.
  * @task:	the task
- * @nid:	its node
+ * @nid:	node of the task
  * @vma:	VMA of the block
  * @addr:	start address of the block
  * @end:	end address (exclusive)
  * @ptep:	entry of @addr
  *
- * All pages, if nobody else can access the block; or if no other task has had a
- * hinting fault in the VMA, and some pages of the block were accessed from @nid:
- * @task has had a fault there, or they have moved already. If other tasks use the
- * VMA as well, only those pages whose last fault was one of @task, if no page of
- * the block had its last fault in another task. As in cpupid_match_pid(), one in
- * 256 of all tasks may pass for @task.
+ * All pages, if @task is the only task of the address space. All pages as well, if no
+ * other task has had a hinting fault in the VMA, and some pages of the block have
+ * moved to @nid or had their last fault in @task. If other tasks use the VMA, then
+ * only the pages that had their last fault in @task, and none if a page of the block
+ * had its last fault in another task. As in cpupid_match_pid(), one in 256 of all
+ * tasks may pass for @task.
  *
  * Context: page table lock held.
  * Return: see enum knuma_use.
@@ -156,7 +156,7 @@ static bool knuma_maps_all(pte_t *ptep, struct folio *folio)
 }
 
 /**
- * knuma_movable() - Can the folio of an entry move with a window?
+ * knuma_movable() - Find the folio of an entry that can move with a window.
  * @vma:	VMA, which is knuma_window_allowed()
  * @addr:	address of the entry
  * @ptep:	the entry
@@ -194,7 +194,7 @@ struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_
 	return folio;
 }
 
-/* The folio of an entry if that maps its first page, and if it can move. */
+/* The same for an entry that maps the first page of a folio; NULL for others. */
 struct folio *knuma_movable_head(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep)
 {
 	pte_t pte = ptep_get(ptep);
@@ -221,7 +221,7 @@ static bool knuma_take(struct knuma_window *w, struct folio *folio, unsigned lon
 		folio_unlock(folio);
 		return false;
 	}
-	/* MADV_FREE may be in a batch of a CPU; and who is pinned cannot move. */
+	/* MADV_FREE may have been in a batch of a CPU. Pinned folios cannot move. */
 	if (!folio_test_swapbacked(folio) ||
 	    folio_ref_count(folio) != folio_expected_ref_count(folio) + 1) {
 		folio_unlock(folio);
@@ -248,7 +248,7 @@ static void knuma_put_back(struct knuma_move *move)
 	folio_putback_lru(folio);
 }
 
-/* Returns how many entries it has looked at; 0 if the window is full. */
+/* Add a folio to the window. Returns the number of its entries; 0 if the window is full. */
 static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 {
 	struct folio *folio = knuma_movable_head(w->vma, addr, ptep);
@@ -267,7 +267,7 @@ static int knuma_look(struct knuma_window *w, pte_t *ptep, unsigned long addr)
 	return nr;
 }
 
-/* What the task is known to use of the whole block of an address. */
+/* Pages of the block of an address that the task is known to use. */
 static enum knuma_use knuma_uses_block(struct knuma_window *w, unsigned long addr,
 				       pte_t *ptep)
 {
@@ -282,8 +282,7 @@ static enum knuma_use knuma_uses_block(struct knuma_window *w, unsigned long add
 }
 
 /*
- * Find the pages that may move. Each block is looked at under one hold of the page
- * table lock.
+ * Find the pages that may move. The page table lock is dropped between blocks.
  */
 static void knuma_select(struct knuma_window *w)
 {
@@ -420,8 +419,8 @@ static pte_t *knuma_ptep(struct knuma_window *w, struct knuma_move *move, pte_t 
 }
 
 /*
- * Steps 1 and 2. A page stays if its entry has changed since knuma_select(), or if
- * there is no memory for its copy. See Documentation/litmus-tests/mm/knuma-gup-fast.litmus
+ * Steps 1 and 2. A page stays if the entry has changed since knuma_select(), or if
+ * there is no memory for a copy. See Documentation/litmus-tests/mm/knuma-gup-fast.litmus
  * for the flush before the reference count is read.
  */
 static void knuma_protect(struct knuma_window *w)
@@ -522,9 +521,9 @@ static bool knuma_clear(struct knuma_window *w, struct knuma_move *move, pte_t *
 }
 
 /*
- * A hinting fault has looked at some of the pages only. What is known of others is
- * that their last fault was not on this node: that is forgotten, or else the first
- * fault on the node of long ago would bring them back.
+ * Most pages of a window had no hinting fault on the node that they move to. Forget
+ * the node of an earlier fault, or else the next fault there would pass the two-stage
+ * filter, and bring the window back at once.
  */
 static void knuma_forget_node(struct folio *new, int nid)
 {
@@ -535,8 +534,8 @@ static void knuma_forget_node(struct folio *new, int nid)
 }
 
 /*
- * The copy takes the place of a folio that no entry maps any more: its rmap, state and
- * charge, and a reference for each entry. The window keeps a reference to each.
+ * Give the rmap, the flags and the charge of a folio that is not mapped any more to the
+ * copy, and a reference for each entry. The window keeps a reference to each of the two.
  */
 static void knuma_take_place(struct knuma_window *w, struct knuma_move *move)
 {
@@ -548,7 +547,7 @@ static void knuma_take_place(struct knuma_window *w, struct knuma_move *move)
 	else
 		folio_remove_rmap_ptes(old, &old->page, nr, w->vma);
 	move->deferred = folio_unqueue_deferred_split(old);
-	/* As mem_cgroup_migrate() expects it; rmap sets it once more. */
+	/* mem_cgroup_migrate() asserts these, which folio_add_new_anon_rmap() sets again. */
 	new->index = old->index;
 	new->mapping = old->mapping;
 	__folio_set_swapbacked(new);
@@ -573,7 +572,7 @@ static void knuma_map_copy(struct knuma_window *w, struct knuma_move *move, pte_
 	update_mmu_cache_range(NULL, w->vma, move->addr, ptep, folio_nr_pages(new));
 }
 
-/* A page stays: spare it a write fault, if nobody has changed its entry. */
+/* A page stays: make the entry writable, unless the entry has changed. */
 static void knuma_unprotect(struct knuma_window *w, struct knuma_move *move, pte_t *ptep)
 {
 	struct vm_area_struct *vma = w->vma;
@@ -631,7 +630,7 @@ out:
 	mmu_notifier_invalidate_range_end(&range);
 }
 
-/* A page is elsewhere: free its old place. */
+/* A page has moved: put the copy on an LRU list, and free the old folio. */
 static void knuma_finish(struct knuma_window *w, struct knuma_move *move,
 			 struct folio_batch *done)
 {
@@ -654,8 +653,8 @@ static void knuma_finish(struct knuma_window *w, struct knuma_move *move,
 }
 
 /*
- * A large folio is written to while it is copied, and will be the next time. Migrate
- * it with migration entries, for which tasks wait, as a fault does.
+ * A large folio was written to during the copy, and would be the next time. Migrate
+ * the folio with migration entries, for which tasks wait, as a fault does.
  */
 static void knuma_block_writers(struct knuma_window *w, struct knuma_move *move)
 {
@@ -809,8 +808,8 @@ static void knuma_replace_pmd(struct knuma_window *w)
  * Context: process; may sleep; @w->vma is locked for read, and
  * knuma_window_allowed(). Allocates without reclaim.
  * Return: number of pages that have moved. @w->pages has those that were tried,
- * @w->lacked the orders that there was no memory for, and @w->next the start of what
- * was not tried.
+ * @w->lacked the orders that there was no memory for, and @w->next the start of the
+ * rest.
  */
 unsigned int knuma_window_migrate(struct knuma_window *w)
 {

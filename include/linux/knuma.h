@@ -13,11 +13,11 @@
 #include <linux/types.h>
 
 /**
- * enum knuma_result - What a NUMA hinting fault does with a misplaced folio
- * @KNUMA_FAULT_NONE:		migrates it, as without this option
- * @KNUMA_FAULT_QUEUED:	makes it accessible; a daemon migrates it
- * @KNUMA_FAULT_SELF:		calls knuma_migrate_window() without locks
- * @KNUMA_FAULT_FAILED:	makes it accessible; the node has no memory for now
+ * enum knuma_result - Next step of a NUMA hinting fault on a misplaced folio
+ * @KNUMA_FAULT_NONE:		migrate the folio, as without this option
+ * @KNUMA_FAULT_QUEUED:	make the folio accessible; a daemon migrates it
+ * @KNUMA_FAULT_SELF:		unlock, and call knuma_migrate_window()
+ * @KNUMA_FAULT_FAILED:	make the folio accessible; the node lacks memory
  */
 enum knuma_result {
 	KNUMA_FAULT_NONE,
@@ -33,7 +33,7 @@ enum knuma_result {
  * @late_millisecs:	age of a queue from which on faults migrate
  * @scan_enabled:	knuma_scand scans in place of the tasks
  * @scan_sleep_millisecs: pause between two rounds of knuma_scand
- * @pages_to_scan:	pages of an address space that it scans in a round
+ * @pages_to_scan:	pages of an address space to scan in a round
  */
 struct knuma_knobs {
 	unsigned int window_pages;
@@ -62,7 +62,7 @@ static inline bool knuma_is_enabled(void)
  * knuma_fault() - Decide how a misplaced folio is migrated.
  * @vmf:	the hinting fault
  * @folio:	the folio
- * @target_nid:	node that it should be on
+ * @target_nid:	node that the folio should be on
  * @pages:	number of pages that the fault counts for; increased by those
  *		around the folio that are queued with it
  *
@@ -79,7 +79,7 @@ static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *
 }
 
 /**
- * knuma_look_around() - Ask for a block what NUMA balancing asks for a page.
+ * knuma_look_around() - Apply the two-stage filter of NUMA balancing to a block.
  * @vmf:	the hinting fault
  * @folio:	the folio
  * @target_nid:	node that @folio should be on by its own last two faults, or
