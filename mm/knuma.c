@@ -136,7 +136,8 @@ static int knuma_restore_around(struct vm_fault *vmf, struct folio *folio, int t
 	return pages;
 }
 
-static enum knuma_result knuma_fault_pmd(struct vm_fault *vmf, struct knuma_node *node, int nid)
+static enum knuma_result knuma_fault_pmd(struct vm_fault *vmf, struct knuma_node *node,
+					 struct folio *folio)
 {
 	struct knuma_entry entry = {
 		.task = current,
@@ -146,7 +147,8 @@ static enum knuma_result knuma_fault_pmd(struct vm_fault *vmf, struct knuma_node
 
 	if (knuma_is_late(node) || !knuma_add(node, &entry))
 		return KNUMA_FAULT_NONE;
-	trace_knuma_queue(current, entry.start, entry.pages, nid, node->nid);
+	trace_knuma_queue(current, entry.start, entry.pages, folio_nid(folio), node->nid);
+	count_vm_events(KNUMA_QUEUED, entry.pages);
 
 	return KNUMA_FAULT_QUEUED;
 }
@@ -165,117 +167,98 @@ static enum knuma_result knuma_fault_self(struct vm_fault *vmf, struct folio *fo
 								KNUMA_FAULT_NONE;
 }
 
-enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
-				int target_nid, int *pages)
+/* The window of a fault: all of it is likely to be queued, block by block. */
+static struct knuma_entry knuma_entry(struct vm_fault *vmf)
 {
+	struct knuma_around around = knuma_around(vmf, READ_ONCE(knuma_knobs.window_pages));
+
+	return (struct knuma_entry) {
+		.task = current,
+		.start = around.start,
+		.pages = (around.end - around.start) >> PAGE_SHIFT,
+	};
+}
+
+/*
+ * Is the second fault on a block from a node, or the first one ever? If not, makes
+ * the pages accessible that are to stay for now.
+ */
+static bool knuma_second_fault(struct vm_fault *vmf, struct folio *folio, int *target_nid,
+			       bool unset, const struct knuma_past *past,
+			       const struct knuma_around *around, enum knuma_use use, int *pages)
+{
+	if (*target_nid != NUMA_NO_NODE && !(unset && past->elsewhere && !past->here))
+		return true;
+	if (past->here) {
+		*target_nid = numa_node_id();
+		return true;
+	}
+	*target_nid = NUMA_NO_NODE;
+	*pages += knuma_restore_around(vmf, folio, numa_node_id(), around, use, INT_MAX);
+
+	return false;
+}
+
+enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
+				int *target_nid, int last_cpupid, int *pages)
+{
+	bool unset = cpupid_pid_unset(last_cpupid);
+	struct knuma_past past = { .folio = folio };
 	struct vm_area_struct *vma = vmf->vma;
-	int nid = folio_nid(folio), more;
+	int nid = numa_node_id(), more;
 	struct knuma_around around;
 	struct knuma_entry entry;
 	struct knuma_node *node;
 	enum knuma_use use;
 
-	/* Promotion from slow memory is rate-limited elsewhere. */
-	if (!knuma_window_allowed(vma) || !folio_test_anon(folio) || folio_test_ksm(folio) ||
-	    folio_maybe_mapped_shared(folio))
+	if (folio_nid(folio) == nid || !knuma_window_allowed(vma) || !folio_test_anon(folio) ||
+	    folio_test_ksm(folio) || folio_maybe_mapped_shared(folio))
 		return KNUMA_FAULT_NONE;
-	/* The daemon drops the entry if current does not run there any more. */
-	if (target_nid != numa_node_id())
+	if (*target_nid == NUMA_NO_NODE) {
+		if (!vmf->pte || !(unset || cpupid_match_pid(current, last_cpupid)) ||
+		    !node_state(nid, N_MEMORY) ||
+		    !mpol_balances_to(current, vma, vmf->address, nid))
+			return KNUMA_FAULT_NONE;
+	} else if (*target_nid != nid) {
+		/* The daemon drops the entry if current does not run there any more. */
 		return KNUMA_FAULT_NONE;
+	}
 	/* knuma_migrated_stop() waits for a grace period. */
 	guard(rcu)();
-	node = READ_ONCE(knuma_nodes[target_nid]);
+	node = READ_ONCE(knuma_nodes[nid]);
 	if (!node || !READ_ONCE(node->task))
 		return KNUMA_FAULT_NONE;
-	if (knuma_lacks(node, folio_order(folio)))
-		return KNUMA_FAULT_FAILED;
-	if (!vmf->pte)
-		return knuma_pmd_movable(folio) ? knuma_fault_pmd(vmf, node, nid) :
-						  KNUMA_FAULT_NONE;
+	if (!vmf->pte) {
+		if (!knuma_pmd_movable(folio))
+			return KNUMA_FAULT_NONE;
+		return knuma_lacks(node, folio_order(folio)) ? KNUMA_FAULT_FAILED :
+							       knuma_fault_pmd(vmf, node, folio);
+	}
 	if (!knuma_movable(vma, vmf->address, vmf->pte))
 		return KNUMA_FAULT_NONE;
 
 	around = knuma_around_used(vmf);
-	use = knuma_uses(current, target_nid, vma, around.start, around.end, around.ptep);
+	use = knuma_uses(current, nid, vma, around.start, around.end, around.ptep, &past);
 	if (use == KNUMA_USES_NONE)
 		return KNUMA_FAULT_NONE;
+	if (!knuma_second_fault(vmf, folio, target_nid, unset, &past, &around, use, pages))
+		return KNUMA_FAULT_NONE;
+	if (knuma_lacks(node, folio_order(folio)))
+		return KNUMA_FAULT_FAILED;
 	if (folio_size(folio) > around.end - around.start)
 		return KNUMA_FAULT_NONE;
-	if (*pages + knuma_restore_around(vmf, folio, target_nid, &around, use, KNUMA_WORTH) <
+	if (*pages + knuma_restore_around(vmf, folio, nid, &around, use, KNUMA_WORTH) <
 	    KNUMA_WORTH)
 		return KNUMA_FAULT_NONE;
-	if (knuma_is_late(node))
+	entry = knuma_entry(vmf);
+	if (knuma_is_late(node) || !knuma_add(node, &entry))
 		return knuma_fault_self(vmf, folio);
-	entry = (struct knuma_entry) {
-		.task = current,
-		.start = around.start,
-		.pages = (around.end - around.start) >> PAGE_SHIFT,
-	};
-	if (!knuma_add(node, &entry))
-		return knuma_fault_self(vmf, folio);
-	more = knuma_restore_around(vmf, folio, target_nid, &around, use, INT_MAX);
-	trace_knuma_queue(current, around.start, *pages + more, nid, target_nid);
+	more = knuma_restore_around(vmf, folio, nid, &around, use, INT_MAX);
+	trace_knuma_queue(current, around.start, *pages + more, folio_nid(folio), nid);
 	*pages += more;
+	count_vm_events(KNUMA_QUEUED, *pages);
 
 	return KNUMA_FAULT_QUEUED;
-}
-
-/* Nodes on which current had its last faults on other pages of a block. */
-struct knuma_past {
-	bool here;
-	bool elsewhere;
-};
-
-static struct knuma_past knuma_past(struct vm_fault *vmf, const struct knuma_around *around,
-				    int nid)
-{
-	struct knuma_past past = {};
-	pte_t *ptep = around->ptep;
-
-	for (unsigned long addr = around->start; addr < around->end && !past.here;
-	     addr += PAGE_SIZE, ptep++) {
-		pte_t pte = ptep_get(ptep);
-		struct page *page = pte_present(pte) ? knuma_page(vmf->vma, addr, pte) : NULL;
-		int last = page ? folio_last_cpupid(page_folio(page)) : -1;
-
-		if (addr == vmf->address || cpupid_pid_unset(last) ||
-		    !cpupid_match_pid(current, last))
-			continue;
-		past.here = cpupid_to_nid(last) == nid;
-		past.elsewhere |= !past.here;
-	}
-
-	return past;
-}
-
-int __knuma_look_around(struct vm_fault *vmf, struct folio *folio, int target_nid,
-			int last_cpupid, int *pages)
-{
-	bool unset = cpupid_pid_unset(last_cpupid);
-	struct vm_area_struct *vma = vmf->vma;
-	struct knuma_around around;
-	int nid = numa_node_id();
-	struct knuma_past past;
-	enum knuma_use use;
-
-	if (folio_nid(folio) == nid || (target_nid != NUMA_NO_NODE && !unset) ||
-	    !(unset || cpupid_match_pid(current, last_cpupid)) ||
-	    !node_state(nid, N_MEMORY) || !knuma_window_allowed(vma) ||
-	    !knuma_movable(vma, vmf->address, vmf->pte) ||
-	    !mpol_balances_to(current, vma, vmf->address, nid))
-		return target_nid;
-	around = knuma_around_used(vmf);
-	use = knuma_uses(current, nid, vma, around.start, around.end, around.ptep);
-	if (use == KNUMA_USES_NONE)
-		return target_nid;
-	past = knuma_past(vmf, &around, nid);
-	if (past.here)
-		return nid;
-	if (target_nid != NUMA_NO_NODE && !past.elsewhere)
-		return target_nid;
-	*pages += knuma_restore_around(vmf, folio, nid, &around, use, INT_MAX);
-
-	return NUMA_NO_NODE;
 }
 
 /**

@@ -7,7 +7,9 @@
 
 #include <linux/kfifo.h>
 #include <linux/knuma.h>
+#include <linux/memory-tiers.h>
 #include <linux/mm.h>
+#include <linux/sched/sysctl.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 
@@ -21,13 +23,16 @@
 #define KNUMA_SMALL	32U
 
 /* Fewer pages are left to page faults. */
-#define KNUMA_WORTH	8U
+#define KNUMA_WORTH	4U
 
 /* Pages of a window that are allocated at once. */
 #define KNUMA_BULK	64U
 
 /* Windows of a queue. */
 #define KNUMA_RING	1024
+
+/* Windows that a queue finds again. */
+#define KNUMA_PENDING	64
 
 /* Time in jiffies that a daemon waits for more windows after an empty queue. */
 #define KNUMA_GATHER	max(HZ / 50, 1)
@@ -136,6 +141,12 @@ struct knuma_entry {
 	unsigned long expires;
 };
 
+/* A window that is in a queue, for comparison only. */
+struct knuma_pending {
+	struct task_struct *task;
+	unsigned long start;
+};
+
 /**
  * struct knuma_node - Windows that are to move to a node
  * @nid:	the node
@@ -144,6 +155,7 @@ struct knuma_entry {
  * @wait:	where the daemon waits for windows
  * @lock:	lock of @fifo; taken under a page table lock, and innermost
  * @fifo:	the queue
+ * @pending:	some windows of @fifo, which are not added twice
  * @oldest:	time in jiffies when the first window of @fifo was queued
  * @retry:	for each order, time in jiffies until which there is no memory
  * @delay:	for each order, current delay in jiffies, or 0 if there is memory
@@ -155,6 +167,7 @@ struct knuma_node {
 	wait_queue_head_t wait;
 	spinlock_t lock;
 	DECLARE_KFIFO(fifo, struct knuma_entry, KNUMA_RING);
+	struct knuma_pending pending[KNUMA_PENDING];
 	unsigned long oldest;
 	unsigned long retry[NR_PAGE_ORDERS];
 	unsigned long delay[NR_PAGE_ORDERS];
@@ -172,6 +185,13 @@ struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_
 struct folio *knuma_movable_head(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep);
 bool knuma_pmd_movable(struct folio *folio);
 
+/* Does a folio have the time of its last access in place of the last fault? */
+static inline bool knuma_has_time(struct folio *folio)
+{
+	return (sysctl_numa_balancing_mode & NUMA_BALANCING_MEMORY_TIERING) &&
+	       folio_use_access_time(folio);
+}
+
 /*
  * The page of a present entry, or NULL for the zero page. As vm_normal_page(), but
  * inline, for a VMA that is knuma_window_allowed().
@@ -184,8 +204,21 @@ static inline struct page *knuma_page(struct vm_area_struct *vma, unsigned long 
 	return vm_normal_page(vma, addr, pte);
 }
 
+/**
+ * struct knuma_past - Nodes on which a task had its last faults on pages of a block
+ * @folio:	folio to skip
+ * @here:	on the node in question
+ * @elsewhere:	on other nodes; not complete if @here
+ */
+struct knuma_past {
+	struct folio *folio;
+	bool here;
+	bool elsewhere;
+};
+
 enum knuma_use knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
-			  unsigned long addr, unsigned long end, pte_t *ptep);
+			  unsigned long addr, unsigned long end, pte_t *ptep,
+			  struct knuma_past *past);
 
 /* Is a folio of a block one of the pages that knuma_uses() speaks of? */
 static inline bool knuma_page_used(struct task_struct *task, struct folio *folio,

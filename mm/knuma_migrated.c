@@ -22,10 +22,25 @@
 
 bool knuma_hold;
 
+static struct knuma_pending *knuma_pending(struct knuma_node *node,
+					   const struct knuma_entry *entry)
+{
+	return &node->pending[(entry->start >> PMD_SHIFT) % KNUMA_PENDING];
+}
+
+static bool knuma_is_pending(struct knuma_node *node, const struct knuma_entry *entry)
+{
+	struct knuma_pending *pending = knuma_pending(node, entry);
+
+	return pending->task == entry->task && pending->start == entry->start;
+}
+
 /**
  * knuma_add() - Queue a window.
  * @node:	node to move to
  * @entry:	the window; @entry->task is current
+ *
+ * Each block of a window adds the window, but most do so while it is in the queue.
  *
  * Context: page table lock held, under RCU.
  * Return: false if the queue is full.
@@ -38,12 +53,21 @@ bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry)
 	queued.queued = jiffies;
 	queued.expires = jiffies + KNUMA_EXPIRES;
 	spin_lock(&node->lock);
+	if (knuma_is_pending(node, entry)) {
+		spin_unlock(&node->lock);
+		return true;
+	}
 	first = kfifo_is_empty(&node->fifo);
 	if (first)
 		WRITE_ONCE(node->oldest, queued.queued);
 	added = kfifo_put(&node->fifo, queued);
-	if (added)
+	if (added) {
 		get_task_struct(entry->task);
+		*knuma_pending(node, entry) = (struct knuma_pending) {
+			.task = entry->task,
+			.start = entry->start,
+		};
+	}
 	spin_unlock(&node->lock);
 	if (!added) {
 		count_vm_event(KNUMA_QUEUE_FULL);
@@ -52,7 +76,6 @@ bool knuma_add(struct knuma_node *node, const struct knuma_entry *entry)
 	/* See Documentation/litmus-tests/mm/knuma-sleep.litmus. */
 	if (first)
 		wake_up(&node->wait);
-	count_vm_events(KNUMA_QUEUED, entry->pages);
 
 	return true;
 }
@@ -65,6 +88,8 @@ static bool knuma_take_entry(struct knuma_node *node, struct knuma_entry *entry)
 
 	spin_lock(&node->lock);
 	taken = kfifo_get(&node->fifo, entry);
+	if (taken && knuma_is_pending(node, entry))
+		*knuma_pending(node, entry) = (struct knuma_pending) {};
 	if (kfifo_peek(&node->fifo, &next))
 		WRITE_ONCE(node->oldest, next.queued);
 	spin_unlock(&node->lock);
@@ -166,9 +191,7 @@ static struct vm_area_struct *knuma_lock_vma(struct mm_struct *mm, unsigned long
 static int knuma_migrate_entry(struct knuma_node *node, const struct knuma_entry *entry,
 			       struct mm_struct *mm)
 {
-	/* Other blocks of a window are likely to be in the queue as well. */
-	unsigned long bytes = max(entry->pages, READ_ONCE(knuma_knobs.window_pages)) * PAGE_SIZE;
-	unsigned long addr = ALIGN_DOWN(entry->start, bytes), end = addr + bytes;
+	unsigned long addr = entry->start, end = addr + entry->pages * PAGE_SIZE;
 	struct knuma_window w = {
 		.task = entry->task,
 		.nid = node->nid,

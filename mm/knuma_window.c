@@ -98,6 +98,7 @@ bool knuma_alone(struct task_struct *task, struct mm_struct *mm)
  * @addr:	start address of the block
  * @end:	end address (exclusive)
  * @ptep:	entry of @addr
+ * @past:	filled in if not NULL
  *
  * All pages, if @task is the only task of the address space. All pages as well, if no
  * other task has had a hinting fault in the VMA, and some pages of the block have
@@ -110,27 +111,42 @@ bool knuma_alone(struct task_struct *task, struct mm_struct *mm)
  * Return: see enum knuma_use.
  */
 enum knuma_use knuma_uses(struct task_struct *task, int nid, struct vm_area_struct *vma,
-			  unsigned long addr, unsigned long end, pte_t *ptep)
+			  unsigned long addr, unsigned long end, pte_t *ptep,
+			  struct knuma_past *past)
 {
+	bool alone = knuma_alone(task, vma->vm_mm);
 	unsigned int own = 0, moved = 0;
 
-	if (knuma_alone(task, vma->vm_mm))
+	if (alone && !past)
 		return KNUMA_USES_ALL;
 	for (; addr < end; addr += PAGE_SIZE, ptep++) {
 		pte_t pte = ptep_get(ptep);
 		struct page *page = pte_present(pte) ? knuma_page(vma, addr, pte) : NULL;
+		struct folio *folio;
 		int last;
 
-		if (!page || folio_use_access_time(page_folio(page)))
+		if (!page)
 			continue;
-		last = folio_last_cpupid(page_folio(page));
-		if (cpupid_pid_unset(last))
-			moved += page_to_nid(page) == nid;
-		else if (cpupid_match_pid(task, last))
+		folio = page_folio(page);
+		if (knuma_has_time(folio))
+			continue;
+		last = folio_last_cpupid(folio);
+		if (cpupid_pid_unset(last)) {
+			moved += folio_nid(folio) == nid;
+		} else if (cpupid_match_pid(task, last)) {
 			own++;
-		else
+			if (!past || past->here || folio == past->folio)
+				continue;
+			past->here = cpupid_to_nid(last) == nid;
+			past->elsewhere |= !past->here;
+			if (alone && past->here)
+				break;
+		} else if (!alone) {
 			return KNUMA_USES_NONE;
+		}
 	}
+	if (alone)
+		return KNUMA_USES_ALL;
 	if (own + moved >= KNUMA_WORTH && knuma_owns_vma(task, vma))
 		return KNUMA_USES_ALL;
 
@@ -180,7 +196,7 @@ struct folio *knuma_movable(struct vm_area_struct *vma, unsigned long addr, pte_
 	folio = page_folio(page);
 	if (!folio_test_anon(folio) || folio_test_ksm(folio) || folio_is_zone_device(folio) ||
 	    !folio_test_swapbacked(folio) || folio_test_swapcache(folio) ||
-	    folio_use_access_time(folio) || !PageAnonExclusive(page))
+	    knuma_has_time(folio) || !PageAnonExclusive(page))
 		return NULL;
 	if (!folio_test_large(folio))
 		return folio;
@@ -207,7 +223,7 @@ struct folio *knuma_movable_head(struct vm_area_struct *vma, unsigned long addr,
 bool knuma_pmd_movable(struct folio *folio)
 {
 	return folio_test_anon(folio) && folio_test_swapbacked(folio) &&
-	       !folio_test_swapcache(folio) && !folio_use_access_time(folio) &&
+	       !folio_test_swapcache(folio) && !knuma_has_time(folio) &&
 	       PageAnonExclusive(&folio->page);
 }
 
@@ -278,7 +294,7 @@ static enum knuma_use knuma_uses_block(struct knuma_window *w, unsigned long add
 	end = min(end, w->vma->vm_end);
 
 	return knuma_uses(w->task, w->nid, w->vma, start, end,
-			  ptep - ((addr - start) >> PAGE_SHIFT));
+			  ptep - ((addr - start) >> PAGE_SHIFT), NULL);
 }
 
 /*

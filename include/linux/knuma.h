@@ -14,7 +14,7 @@
 
 /**
  * enum knuma_result - Next step of a NUMA hinting fault on a misplaced folio
- * @KNUMA_FAULT_NONE:		migrate the folio, as without this option
+ * @KNUMA_FAULT_NONE:		migrate the folio if it has a target, as without this option
  * @KNUMA_FAULT_QUEUED:	make the folio accessible; a daemon migrates it
  * @KNUMA_FAULT_SELF:		unlock, and call knuma_migrate_window()
  * @KNUMA_FAULT_FAILED:	make the folio accessible; the node lacks memory
@@ -48,9 +48,7 @@ extern struct knuma_knobs knuma_knobs;
 DECLARE_STATIC_KEY_FALSE(knuma_enabled);
 
 enum knuma_result __knuma_fault(struct vm_fault *vmf, struct folio *folio,
-				int target_nid, int *pages);
-int __knuma_look_around(struct vm_fault *vmf, struct folio *folio, int target_nid,
-			int last_cpupid, int *pages);
+				int *target_nid, int last_cpupid, int *pages);
 int knuma_migrate_window(struct vm_fault *vmf, int target_nid);
 
 static inline bool knuma_is_enabled(void)
@@ -59,50 +57,30 @@ static inline bool knuma_is_enabled(void)
 }
 
 /**
- * knuma_fault() - Decide how a misplaced folio is migrated.
+ * knuma_fault() - Decide how a folio is migrated.
  * @vmf:	the hinting fault
  * @folio:	the folio
- * @target_nid:	node that the folio should be on
+ * @target_nid:	node that the folio should be on by its last two faults, or
+ *		NUMA_NO_NODE; changed if other faults around the folio disagree
+ * @last_cpupid: last fault on @folio before this one
  * @pages:	number of pages that the fault counts for; increased by those
- *		around the folio that are queued with it
+ *		around the folio that become accessible as well
+ *
+ * should_numa_migrate_memory() lets a page follow a task that has changed node at
+ * the second fault from there. If the task uses the block alone, then the second
+ * fault on any page of the block decides for all of the block. After the first
+ * fault, the other pages need none in this scan.
  *
  * Context: page table lock held. Does not sleep or allocate.
  * Return: see enum knuma_result.
  */
 static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *folio,
-					    int target_nid, int *pages)
+					    int *target_nid, int last_cpupid, int *pages)
 {
 	if (!knuma_is_enabled())
 		return KNUMA_FAULT_NONE;
 
-	return __knuma_fault(vmf, folio, target_nid, pages);
-}
-
-/**
- * knuma_look_around() - Apply the two-stage filter of NUMA balancing to a block.
- * @vmf:	the hinting fault
- * @folio:	the folio
- * @target_nid:	node that @folio should be on by its own last two faults, or
- *		NUMA_NO_NODE
- * @last_cpupid: last fault on @folio before this one
- * @pages:	number of pages that the fault counts for; increased by those
- *		around the folio that become accessible with it
- *
- * should_numa_migrate_memory() lets a page follow a task that has changed node at
- * the second fault from there. If the task uses the block alone, then the second
- * fault on any page of the block decides for all; after the first one, the others
- * need no fault in this scan.
- *
- * Context: page table lock held. Does not sleep or allocate.
- * Return: node that @folio should be on, or NUMA_NO_NODE.
- */
-static inline int knuma_look_around(struct vm_fault *vmf, struct folio *folio,
-				    int target_nid, int last_cpupid, int *pages)
-{
-	if (!knuma_is_enabled())
-		return target_nid;
-
-	return __knuma_look_around(vmf, folio, target_nid, last_cpupid, pages);
+	return __knuma_fault(vmf, folio, target_nid, last_cpupid, pages);
 }
 
 static inline void knuma_init_task(struct task_struct *p)
@@ -125,15 +103,9 @@ static inline bool knuma_is_enabled(void)
 }
 
 static inline enum knuma_result knuma_fault(struct vm_fault *vmf, struct folio *folio,
-					    int target_nid, int *pages)
+					    int *target_nid, int last_cpupid, int *pages)
 {
 	return KNUMA_FAULT_NONE;
-}
-
-static inline int knuma_look_around(struct vm_fault *vmf, struct folio *folio,
-				    int target_nid, int last_cpupid, int *pages)
-{
-	return target_nid;
 }
 
 static inline int knuma_migrate_window(struct vm_fault *vmf, int target_nid)
