@@ -52,6 +52,8 @@
 #define MIN_AREA	(2UL << 20)
 #define PROBES		16384	/* to find the areas in use, about */
 #define JSON_CELLS	1024
+#define JSON_AREAS	1024
+#define MAX_NAME	512	/* of a mapping, with the null byte */
 #define NODE_ROWS	8
 #define HISTORY_ROWS	8
 #define GUTTER		13	/* columns for the address before a map row */
@@ -119,11 +121,14 @@ static struct {
 struct area {
 	unsigned long start, end;
 	unsigned long pos;		/* on the axis */
+	size_t name;			/* of the mapping, in axis.names */
 };
 
 static struct {
 	struct area *area;
 	size_t nr;
+	char *names;			/* strings, one after the other */
+	size_t names_len, names_room;
 	unsigned long length;
 	double rss, size;		/* of the process, when it was laid out */
 	double next, late;		/* may be and must be laid out again */
@@ -164,7 +169,7 @@ struct glyph {
 
 static struct {
 	bool live, escapes, keys, foreground;
-	int rows, cols, map_rows, map_cols, history_rows;
+	int rows, cols, map_rows, map_col, map_cols, history_rows;
 	struct glyph *want, *shown;
 	struct glyph now;		/* what the terminal is set to */
 	char line[512];
@@ -317,6 +322,12 @@ static void find_nodes(void)
 #define DEMO_SIZE	(3UL << 30)
 #define DEMO_ROUND_S	20
 #define DEMO_MOVE_S	15	/* of a round; then nothing moves */
+
+/* Of parts of equal size. */
+static const char * const demo_names[] = {
+	"[heap]", "[heap]", "[heap]", "/var/lib/demo/index",
+	"/var/lib/demo/index", "", "[anon:cache]", "[anon:cache]",
+};
 
 static int demo_page(unsigned long addr)
 {
@@ -578,17 +589,38 @@ static void grow_batch(size_t nr)
 	batch.status = resize(batch.status, nr, sizeof(*batch.status));
 }
 
+/* Store the name of the next area and return its offset in axis.names. */
+static size_t add_name(const char *name)
+{
+	size_t all = strlen(name), len = min(all, MAX_NAME - 1);
+	size_t offset = axis.names_len;
+
+	/* The end of a path tells more than its start. */
+	name += all - len;
+	/* The parts of a file often follow each other. */
+	if (axis.nr && !strcmp(name, axis.names + axis.area[axis.nr - 1].name))
+		return axis.area[axis.nr - 1].name;
+	axis.names_len += len + 1;
+	if (axis.names_len > axis.names_room) {
+		axis.names_room = 2 * axis.names_len;
+		axis.names = resize(axis.names, axis.names_room, 1);
+	}
+	return strcpy(axis.names + offset, name) - axis.names;
+}
+
 /*
  * Add a mapping, cut into areas that are small for the process, but not too
  * many even if it is a reservation of terabytes.
  */
-static void add_mapping(unsigned long start, unsigned long end)
+static void add_mapping(unsigned long start, unsigned long end,
+			const char *name)
 {
 	unsigned long piece = max(axis.rss / 256, (end - start) / 4096);
+	size_t offset = add_name(name);
 
 	piece = max(piece - piece % page_size, MIN_AREA);
 	while (start < end) {
-		struct area a = { .start = start, .end = end };
+		struct area a = { .start = start, .end = end, .name = offset };
 
 		if (end - start > piece)
 			a.end = start + piece;
@@ -605,7 +637,7 @@ static void read_mappings(void)
 {
 	int fd = openat(proc.dir, "maps", O_RDONLY | O_CLOEXEC);
 	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
-	char *line = NULL, *s;
+	char *line = NULL;
 	size_t room = 0;
 
 	if (!file) {
@@ -613,14 +645,28 @@ static void read_mappings(void)
 		return;
 	}
 	while (getline(&line, &room, file) > 0) {
-		unsigned long start = strtoul(line, &s, 16);
-		unsigned long end = strtoul(s + 1, &s, 16);
+		unsigned long start, end;
+		char mode[8];
+		int name = 0;
 
-		if (strncmp(s, " ---", 4) && !strstr(s, " [v"))
-			add_mapping(start, end);
+		line[strcspn(line, "\n")] = '\0';
+		/* The name is behind the offset, the device and the inode. */
+		if (sscanf(line, "%lx-%lx %7s %*s %*s %*s %n", &start, &end,
+			   mode, &name) == 3 &&
+		    strncmp(mode, "---", 3) && strncmp(line + name, "[v", 2))
+			add_mapping(start, end, line + name);
 	}
 	free(line);
 	fclose(file);
+}
+
+static void add_demo_mappings(void)
+{
+	unsigned long size = DEMO_SIZE / ARRAY_SIZE(demo_names);
+
+	for (size_t i = 0; i < ARRAY_SIZE(demo_names); i++)
+		add_mapping(DEMO_START + i * size, DEMO_START + (i + 1) * size,
+			    demo_names[i]);
 }
 
 static void *page_in(const struct area *a, double offset)
@@ -700,6 +746,17 @@ static bool far(double a, double b)
 	return a > b + b / 16 || b > a + a / 16;
 }
 
+/* Compare the addresses only: the slots need not be cleared for a new name. */
+static bool same_areas(const struct area *old, size_t nr)
+{
+	bool same = axis.nr == nr;
+
+	for (size_t i = 0; same && i < nr; i++)
+		same = axis.area[i].start == old[i].start &&
+		       axis.area[i].end == old[i].end;
+	return same;
+}
+
 /* Neither to read the mappings nor to fill the slots is to cost too much. */
 static void put_off_layout(double began)
 {
@@ -725,21 +782,22 @@ static void lay_out(void)
 	}
 	axis.area = NULL;
 	axis.nr = 0;
+	axis.names_len = 0;
 	if (opt.demo)
-		add_mapping(DEMO_START, DEMO_START + DEMO_SIZE);
+		add_demo_mappings();
 	else
 		read_mappings();
 	drop_unused(old, anew ? 0 : nr);
-	if (axis.nr != nr || (nr && memcmp(axis.area, old, nr * sizeof(*old))))
+	if (!same_areas(old, nr))
 		clear_slots();
 	free(old);
 	put_off_layout(began);
 }
 
-static void *page_at(double pos)
+/* The index of the area at @pos on the axis. */
+static size_t area_at(double pos)
 {
 	size_t low = 0, high = axis.nr;
-	const struct area *a;
 
 	while (high - low > 1) {
 		size_t mid = (low + high) / 2;
@@ -749,8 +807,36 @@ static void *page_at(double pos)
 		else
 			high = mid;
 	}
-	a = &axis.area[low];
+	return low;
+}
+
+static void *page_at(double pos)
+{
+	const struct area *a = &axis.area[area_at(pos)];
+
 	return page_in(a, pos - a->pos);
+}
+
+/* The name that has most of the axis from @from to @to, in one stretch. */
+static const char *name_of_most(double from, double to)
+{
+	const char *name = "";
+	double most = 0, length = 0;
+
+	for (size_t first = area_at(from), i = first;
+	     i < axis.nr && axis.area[i].pos < to; i++) {
+		const struct area *a = &axis.area[i];
+
+		if (i > first && a->name != a[-1].name)
+			length = 0;
+		length += min(a->pos + (a->end - a->start), to) -
+			  max(a->pos, from);
+		if (length > most) {
+			most = length;
+			name = axis.names + a->name;
+		}
+	}
+	return name;
 }
 
 /* The cells */
@@ -926,21 +1012,34 @@ static void put_header(void)
 		 amount(rate(PTE_UPDATES), 1000));
 }
 
+/* Put a name to the right of the map; of a long path, its last part. */
+static void put_name(int row, const char *name)
+{
+	int col = screen.map_col + screen.map_cols + 1;
+	const char *slash = strrchr(name, '/');
+
+	if (slash && *name != '[' && col + (int)strlen(name) > screen.cols)
+		name = slash + 1;
+	put_text(row, col, "%s", name);
+}
+
 static void put_map(int row)
 {
-	int gutter = screen.cols - screen.map_cols;
-
 	for (size_t c = 0; c < map.nr; c++) {
 		const struct cell *cell = &map.cell[c];
 		int y = row + c / screen.map_cols, x = c % screen.map_cols;
 		enum style style = cell->present < SLOTS / 2 ? SPARSE : FULL;
 
-		if (!x && gutter && axis.nr)
-			put_text(y, 0, "%12lx", (unsigned long)
-				 page_at((double)c * axis.length / map.nr));
+		if (!x && screen.map_col && axis.nr) {
+			double pos = (double)c * axis.length / map.nr;
+			double length = (double)axis.length / screen.map_rows;
+
+			put_text(y, 0, "%12lx", (unsigned long)page_at(pos));
+			put_name(y, name_of_most(pos, pos + length));
+		}
 		if (cell->moved >= 0 && now - cell->moved < FLASH_S)
 			style = FLASH;
-		put_node(y, gutter + x, cell->node, style);
+		put_node(y, screen.map_col + x, cell->node, style);
 	}
 }
 
@@ -1030,7 +1129,9 @@ static void plan_screen(void)
 	screen.history_rows = screen.live ?
 		max(min(left / 3, HISTORY_ROWS), 0) : 0;
 	screen.map_rows = max(left - screen.history_rows, 1);
-	screen.map_cols = screen.cols - (screen.cols >= 40 ? GUTTER : 0);
+	screen.map_col = screen.cols >= 40 ? GUTTER : 0;
+	screen.map_cols = screen.cols - screen.map_col -
+			  (screen.cols >= 80 ? screen.cols / 5 : 0);
 	set_cells(opt.json ? JSON_CELLS : screen.map_rows * screen.map_cols);
 }
 
@@ -1123,6 +1224,27 @@ static void print_json_string(const char *s)
 	putchar('"');
 }
 
+/* Print adjacent pieces of mappings that have the same name as one area. */
+static void print_json_areas(void)
+{
+	size_t next;
+
+	printf(",\"areas\":[");
+	for (size_t i = 0, nr = 0; i < axis.nr && nr < JSON_AREAS; i = next) {
+		const struct area *a = axis.area;
+
+		for (next = i + 1; next < axis.nr; next++)
+			if (a[next].start != a[next - 1].end ||
+			    a[next].name != a[i].name)
+				break;
+		printf("%s{\"start\":\"%lx\",\"end\":\"%lx\",\"name\":",
+		       nr++ ? "," : "", a[i].start, a[next - 1].end);
+		print_json_string(axis.names + a[i].name);
+		putchar('}');
+	}
+	putchar(']');
+}
+
 static void print_json(void)
 {
 	const char *comma = "";
@@ -1150,6 +1272,7 @@ static void print_json(void)
 	for (size_t c = 0; c < map.nr; c++)
 		putchar(node_digit(map.cell[c].node));
 	putchar('"');
+	print_json_areas();
 	for (int to = 0; to < queued.nodes; to++)
 		printf("%s%lu%s", to ? "," : ",\"queued\":[", queued.windows[to],
 		       to == queued.nodes - 1 ? "]" : "");
@@ -1537,7 +1660,7 @@ static int count_command(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static char frame_out[1 << 17];
+	static char frame_out[1 << 22];
 	int left, behind = count_command(argc, argv);
 	bool command;
 
