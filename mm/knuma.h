@@ -65,7 +65,7 @@ enum knuma_use {
  * @pmd:	mapped by a PMD
  * @stays:	is not to move
  * @moved:	@new is mapped in place of @old, which nothing refers to
- * @young:	was accessed during the copy
+ * @young:	was accessed, before the copy or during the copy
  * @written:	was written to during the copy
  * @deferred:	was on the list of folios that may be split
  */

@@ -783,7 +783,8 @@ static void knuma_replace_pmd(struct knuma_window *w)
 	ptl = pmd_lock(mm, w->pmd);
 	pmd = *w->pmd;
 	if (!knuma_pmd_holds(pmd, folio)) {
-		move->written = pmd_present(pmd) && (pmd_write(pmd) || pmd_dirty(pmd));
+		move->written = !move->stays && pmd_present(pmd) &&
+				(pmd_write(pmd) || pmd_dirty(pmd));
 	} else if (!move->stays && folio_ref_freeze(folio, 2)) {
 		move->moved = true;
 		move->young = pmd_young(pmdp_invalidate(w->vma, w->start, w->pmd));
