@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * NUMA balancing outside of page faults: memory comes to where it is used, by
- * a daemon, with what is in it; and never to where its policy does not let it,
- * whatever happens to it while it is on its way.
+ * NUMA balancing outside of page faults. Daemons must move memory to the node that
+ * uses the memory, keep the contents, and never move memory to a node that the policy
+ * excludes, even if the memory or the policy changes during the migration.
  *
- * A user is a process that has memory on one node and uses it on another one.
- * All pages carry stamps. Where they are is asked of move_pages(), what the
- * daemons have done is read from trace events, debugfs and /proc/vmstat.
+ * A user is a process that has memory on one node and runs on another node. All
+ * pages carry stamps. The tests locate pages with move_pages(2), and read trace
+ * events, debugfs and /proc/vmstat to see the work of the daemons.
  *
- * Boot with two nodes that have CPUs and memory, better with four; with
- * movablecore= for memory to go offline, and CONFIG_PM_DEBUG for the freezer.
+ * Boot with at least two nodes that have CPUs and memory; four are better. Memory
+ * hotplug needs movablecore=, and the test of the freezer needs CONFIG_PM_DEBUG.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -76,7 +76,7 @@ TEST_F_TIMEOUT(knuma, counts_cannot_be_written, PATIENCE)
 	}
 }
 
-/* How many processes have this name. */
+/* Counts processes by name. Unless @whole, @prefix is only the start of the name. */
 static int processes(const char *prefix, bool whole)
 {
 	char path[300], name[64];
@@ -96,7 +96,7 @@ static int processes(const char *prefix, bool whole)
 	return found;
 }
 
-/* One for each place, and none for others. */
+/* Returns true if the daemons of all places run or not, as @on and @scand require. */
 static bool daemons_run(bool on, bool scand)
 {
 	char name[32];
@@ -122,10 +122,10 @@ TEST_F_TIMEOUT(knuma, daemons_run_while_they_should, PATIENCE)
 
 		ASSERT_EQ(write_long(SCAND "enabled", scand), 0);
 		ASSERT_EQ(write_long(KNUMA "enabled", on), 0);
-		/* Who has ended may be seen for a moment. */
+		/* A daemon that has exited may stay in /proc for a moment. */
 		EXPECT_TRUE(wait_for(daemons_run(on, scand)))
 			TH_LOG("enabled %d, knuma_scand %d", on, scand);
-		/* And the other way round. */
+		/* Change knuma_scand after the other daemons as well. */
 		ASSERT_EQ(write_long(SCAND "enabled", !scand), 0);
 		EXPECT_TRUE(wait_for(daemons_run(on, !scand)));
 		u->to = i & 4 ? here : there;
@@ -136,7 +136,7 @@ TEST_F_TIMEOUT(knuma, daemons_run_while_they_should, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* What waits in a queue does not keep its daemon from being stopped. */
+/* A daemon can be stopped while windows are queued. */
 TEST_F_TIMEOUT(knuma, daemons_stop_while_held, PATIENCE)
 {
 	struct user *u;
@@ -156,7 +156,7 @@ TEST_F_TIMEOUT(knuma, daemons_stop_while_held, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* Memory of each kind, and ways to find it. */
+/* Folios of each size must move, found by scans of the tasks or of knuma_scand. */
 FIXTURE(comes)
 {
 	struct setup setup;
@@ -230,15 +230,15 @@ TEST_F_TIMEOUT(comes, to_where_it_is_used, PATIENCE)
 	EXPECT_TRUE(converges(u));
 	pages = pages_of(u);
 	EXPECT_GE(windows_of(u->pid).moved, pages * 3 / 4);
-	/* They are counted after they have moved, and a few have moved before. */
+	/* The kernel counts pages after they move. A few may have moved before. */
 	EXPECT_TRUE(wait_for(vm_event("numa_pages_migrated") - moved >= pages * 3 / 4));
-	/* They are not split on the way; while they are, they are not seen. */
+	/* Migration must not split folios. A folio is not counted during the migration. */
 	if (variant->folio)
 		EXPECT_TRUE(wait_for(ask(u, large_folios) >= folios));
 	if (*variant->scand == '1')
 		EXPECT_GT(read_long(SCAND "pages_scanned"), scanned);
 
-	/* And back, now that it has a past. */
+	/* Move back, now that the pages have a history of hinting faults. */
 	u->to = here;
 	EXPECT_TRUE(converges(u));
 	EXPECT_GE(windows_of(u->pid).moved, 2 * pages * 3 / 4);
@@ -246,7 +246,7 @@ TEST_F_TIMEOUT(comes, to_where_it_is_used, PATIENCE)
 	EXPECT_FALSE(bad_pages());
 }
 
-/* Others that look at an address space do not use it. */
+/* A task that only inspects an address space does not count as a user. */
 TEST_F_TIMEOUT(knuma, users_that_are_watched_are_alone, PATIENCE)
 {
 	struct user *u = start((struct user) { .to = here });
@@ -268,7 +268,7 @@ TEST_F_TIMEOUT(knuma, users_that_are_watched_are_alone, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* Of the last accessor, 8 bits of the pid are known; all of them set is "none". */
+/* A folio has 8 bits of the PID of the last hinting fault. If all are set, the PID is unset. */
 TEST_F_TIMEOUT(knuma, no_pid_is_left_out, PATIENCE)
 {
 	struct user *u = NULL;
@@ -283,7 +283,7 @@ TEST_F_TIMEOUT(knuma, no_pid_is_left_out, PATIENCE)
 			continue;
 		u = start((struct user) { .size = 4 * MB });
 		ASSERT_NE(u, NULL);
-		/* Somebody else may have been faster. */
+		/* Another process may have taken the PID. */
 		if ((u->pid & 0xff) == 0xff)
 			break;
 		EXPECT_EQ(finish(u), 0);
@@ -294,8 +294,8 @@ TEST_F_TIMEOUT(knuma, no_pid_is_left_out, PATIENCE)
 }
 
 /*
- * Memory that a window cannot have, or that is not what it seems: it must come
- * all the same, as without the daemons.
+ * Memory that cannot move in a window, or only in part. Such memory must still reach
+ * the target node, as without the daemons.
  */
 static long split_the_table(struct user *u)
 {
@@ -306,7 +306,7 @@ static long split_the_table(struct user *u)
 	return 0;
 }
 
-/* A large folio of which one page is elsewhere. */
+/* Replaces one page of each large folio with a new page. */
 static long replace_parts(struct user *u)
 {
 	for (size_t at = 0; at < u->size; at += u->folio) {
@@ -319,7 +319,7 @@ static long replace_parts(struct user *u)
 	return 0;
 }
 
-/* Huge pages that are no longer at a multiple of their size. */
+/* Moves huge pages to an address that is not aligned to their size. */
 static long move_by_a_page(struct user *u)
 {
 	char *room = map_aligned(u->size + HUGE), *p;
@@ -332,7 +332,7 @@ static long move_by_a_page(struct user *u)
 	return 0;
 }
 
-/* Until they are written, pages do not belong to the parent alone. */
+/* After fork(2), pages are not exclusive to the parent until the parent writes to them. */
 static long share_with_a_child(struct user *u)
 {
 	pid_t pid = fork();
@@ -377,7 +377,7 @@ static long watch_writes(struct user *u)
 	return write_text("/proc/self/clear_refs", "4") ? -1 : 0;
 }
 
-/* Three pages in each page table: too few for a window. */
+/* Leaves three pages in each page table, too few for a window. */
 static long leave_few_pages(struct user *u)
 {
 	for (size_t at = 0; at < u->size; at += HUGE)
@@ -398,7 +398,7 @@ FIXTURE_VARIANT(left)
 	long (*prepare)(struct user *u);
 	size_t step;
 	bool shared;
-	bool queued;		/* may be in a window */
+	bool queued;		/* windows may include the memory */
 };
 
 FIXTURE_VARIANT_ADD(left, shared) { 0, "512", .shared = true };
@@ -466,10 +466,10 @@ TEST_F_TIMEOUT(knuma, few_pages_are_left_to_faults, PATIENCE)
 		.size = 32 * HUGE, .step = HUGE, .prepare = leave_few_pages,
 	});
 	ASSERT_NE(u, NULL);
-	/* One of the three is used. */
+	/* The user touches one of the three pages. */
 	EXPECT_TRUE(come(u, most(u->size / u->step)));
 	EXPECT_EQ(windows_of(u->pid).nr, 0);
-	/* The holes have no stamps. */
+	/* The holes have no stamps, so ignore the status. */
 	finish(u);
 }
 
@@ -490,7 +490,7 @@ TEST_F_TIMEOUT(knuma, off_is_off, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* One that touches every eighth page, when nobody has told yet where it is. */
+/* Starts a user of every eighth page. NUMA balancing is off during the first round. */
 static struct user *start_sparse(void)
 {
 	struct user *u;
@@ -501,18 +501,18 @@ static struct user *start_sparse(void)
 	return write_text(BALANCING, "1") ? NULL : u;
 }
 
-/* Those that nobody touches have no faults that they could move in. */
+/* Pages that no task touches take no hinting faults, so they move only with neighbours. */
 TEST_F_TIMEOUT(knuma, neighbours_come_along, PATIENCE)
 {
 	struct user *u;
 
-	/* A few may be too late; nobody faults for them again. */
+	/* A few pages may miss the windows, and no later fault queues these pages. */
 	u = start_sparse();
 	ASSERT_NE(u, NULL);
 	EXPECT_TRUE(come(u, pages_of(u) * 3 / 4));
 	EXPECT_EQ(finish(u), 0);
 
-	/* And without that, nobody but those that are touched. */
+	/* With windows of one page, only pages move that the user touches. */
 	ASSERT_EQ(write_text(KNUMA "window_pages", "1"), 0);
 	u = start_sparse();
 	ASSERT_NE(u, NULL);
@@ -540,7 +540,7 @@ TEST_F_TIMEOUT(knuma, windows_are_as_large_as_they_may, PATIENCE)
 	}
 }
 
-/* A daemon that does nothing does not keep memory away. */
+/* If a daemon is late, faults migrate the memory. */
 FIXTURE(late)
 {
 	struct setup setup;
@@ -551,7 +551,7 @@ FIXTURE_VARIANT(late)
 	size_t folio;
 	long (*prepare)(struct user *u);
 	bool held;
-	bool self;	/* faults migrate windows, not only a folio each */
+	bool self;	/* faults migrate windows, not single folios */
 };
 
 FIXTURE_VARIANT_ADD(late, small) { 0, NULL, true, true };
@@ -597,7 +597,7 @@ TEST_F_TIMEOUT(late, daemons_leave_it_to_faults, PATIENCE)
 	EXPECT_FALSE(bad_pages());
 }
 
-/* A queue that is full turns nobody away: the faults migrate. */
+/* If a queue is full, faults migrate the memory. */
 TEST_F_TIMEOUT(knuma, full_queues_leave_it_to_faults, PATIENCE)
 {
 	long full = vm_event("knuma_queue_full");
@@ -615,7 +615,7 @@ TEST_F_TIMEOUT(knuma, full_queues_leave_it_to_faults, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* What has waited for more than two seconds is dropped, and counted. */
+/* The daemon drops windows older than two seconds, and counts their pages. */
 TEST_F_TIMEOUT(knuma, old_windows_expire, PATIENCE)
 {
 	long expired = vm_event("knuma_expired"), before, waited;
@@ -665,7 +665,7 @@ TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
 	for (int i = 0; i < 2; i++) {
 		long pages = pages_of(users[i]);
 
-		/* Counts of all CPUs are added up now and then. */
+		/* The kernel flushes memcg statistics of all CPUs only now and then. */
 		EXPECT_TRUE(wait_for(group_migrated(i) - before[i] >= most(pages) - 512));
 		moved = group_migrated(i) - before[i];
 		EXPECT_LE(moved, pages + pages / 4)
@@ -674,7 +674,7 @@ TEST_F_TIMEOUT(knuma, each_memcg_counts_its_own, PATIENCE)
 	}
 }
 
-/* The charge moves with the memory: none is left of who has ended. */
+/* The charge moves with the memory, so no charge is left after the user exits. */
 TEST_F_TIMEOUT(knuma, each_memcg_is_charged_once, PATIENCE)
 {
 	long before, peak, max;
@@ -690,7 +690,7 @@ TEST_F_TIMEOUT(knuma, each_memcg_is_charged_once, PATIENCE)
 		});
 		ASSERT_NE(u, NULL);
 		before = group_read(groups[0], "memory.stat", "anon");
-		/* There is room for page tables, but not for two copies of a window. */
+		/* Leave room for page tables, but not for two copies of a window. */
 		max = read_long(CGROUP "knuma_test_1/memory.peak") + 256 * KB;
 		snprintf(text, sizeof(text), "%ld", max);
 		ASSERT_EQ(group_write(groups[0], "memory.max", text), 0);
@@ -728,7 +728,7 @@ static unsigned long zone_sum(int node, const char *name)
 	return sum;
 }
 
-/* Takes memory of a node until it is close to where reclaim begins. */
+/* Allocates memory of a node until free memory is down to the high watermarks. */
 static char *fill(const struct place *place, bool large, size_t *filled)
 {
 	unsigned long free = zone_sum(place->node, "nr_free_pages") * psize();
@@ -739,7 +739,7 @@ static char *fill(const struct place *place, bool large, size_t *filled)
 	if (p == MAP_FAILED || !map_over(p, free, false, -1) ||
 	    bind_to(p, free, place, 0))
 		return NULL;
-	/* Most of it in huge pages, if there are any: that is faster. */
+	/* Allocate huge pages at first, because that is faster. */
 	if (large && have_folios(HUGE) && free > high + 64 * MB)
 		madvise(p, (free - high - 64 * MB) / HUGE * HUGE, MADV_HUGEPAGE);
 	do {
@@ -771,7 +771,7 @@ TEST_F_TIMEOUT(knuma, full_nodes_are_waited_for, PATIENCE)
 	p = fill(there, true, &filled);
 	ASSERT_NE(p, NULL);
 	u->to = there;
-	/* Some of what was in use may be given back meanwhile. */
+	/* Other tasks may free memory of the node meanwhile. */
 	EXPECT_TRUE(wait_for(vm_event("knuma_stayed") > stayed + 100 ||
 			     pages_there(u) >= most(pages_of(u))));
 	EXPECT_GT(vm_event("knuma_stayed"), stayed);
@@ -782,7 +782,7 @@ TEST_F_TIMEOUT(knuma, full_nodes_are_waited_for, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* Free blocks of a node that have so many pages or more: columns of buddyinfo. */
+/* Counts free blocks of at least @order. Orders begin in the fifth column of buddyinfo. */
 static long free_blocks(int node, int order)
 {
 	FILE *f = fopen("/proc/buddyinfo", "r");
@@ -803,7 +803,7 @@ static long free_blocks(int node, int order)
 	return blocks;
 }
 
-/* Half of what was filled is free, in single pages; then huge ones are taken. */
+/* Frees every second page of fill(), and allocates the huge pages that are left. */
 static char *fragment(const struct place *place, char *p, size_t filled, size_t *taken)
 {
 	const size_t size = 512 * MB;
@@ -821,7 +821,7 @@ static char *fragment(const struct place *place, char *p, size_t filled, size_t 
 	return rest;
 }
 
-/* A node that has no huge pages still has small ones, and huge ones again later. */
+/* A lack of huge pages delays only huge pages, until memory is free again. */
 TEST_F_TIMEOUT(knuma, small_pages_need_no_huge_ones, PATIENCE)
 {
 	struct user *huge, *small;
@@ -845,7 +845,7 @@ TEST_F_TIMEOUT(knuma, small_pages_need_no_huge_ones, PATIENCE)
 			     pages_there(huge)));
 	stopped = vm_event("knuma_stayed");
 	EXPECT_GE(stopped, stayed + pages_of(huge));
-	/* While huge pages find no memory, and nothing else is queued. */
+	/* Small pages must move while huge pages find no memory. */
 	small = start((struct user) { .size = 32 * MB });
 	ASSERT_NE(small, NULL);
 	EXPECT_TRUE(converges(small));
@@ -858,7 +858,7 @@ TEST_F_TIMEOUT(knuma, small_pages_need_no_huge_ones, PATIENCE)
 	EXPECT_EQ(finish(huge), 0);
 }
 
-/* A window whose task has gone leaves nothing behind that others wait for. */
+/* Windows of other tasks move after a task exits whose windows found no memory. */
 TEST_F_TIMEOUT(knuma, nodes_reopen_when_nobody_waits, PATIENCE)
 {
 	long stayed = vm_event("knuma_stayed");
@@ -900,12 +900,12 @@ TEST_F_TIMEOUT(knuma, daemons_freeze, PATIENCE)
 		ASSERT_TRUE(has_queued(u, 4));
 		moved = windows_of(u->pid).moved;
 		release_queues();
-		/* Takes some seconds, after which all that waits is too old. */
+		/* This takes seconds, so windows that are still queued expire. */
 		EXPECT_EQ(write_text("/sys/power/state", "freeze"), 0);
 		EXPECT_TRUE(converges(u));
 		EXPECT_GT(windows_of(u->pid).moved, moved);
 	}
-	/* A test that holds the queues does not keep the machine awake. */
+	/* Daemons can freeze as well while a test holds the queues. */
 	hold_queues();
 	u->to = there;
 	ASSERT_TRUE(has_queued(u, 1));
@@ -927,7 +927,7 @@ TEST_F_TIMEOUT(knuma, cpus_come_and_go, PATIENCE)
 	ASSERT_NE(u, NULL);
 	for (int i = 0; i < 10; i++) {
 		ASSERT_EQ(set_cpu_online(cpu, false), 0);
-		/* One that has no CPU when it begins gets no daemon yet. */
+		/* The daemon of a node without CPUs starts when a CPU comes online. */
 		if (i & 1) {
 			ASSERT_EQ(write_text(KNUMA "enabled", "0"), 0);
 			ASSERT_EQ(write_text(KNUMA "enabled", "1"), 0);
@@ -956,7 +956,7 @@ TEST_F_TIMEOUT(knuma, memory_comes_and_goes, PATIENCE)
 		int before = done;
 
 		for (int block = 0; block < MEMORY_BLOCKS; block++) {
-			/* Who uses it may be about to go elsewhere, or not. */
+			/* Memory of the user may be moving to another node now. */
 			if (!block_is_movable(block) || write_block(block, "offline"))
 				continue;
 			done++;
@@ -983,7 +983,7 @@ static bool block_is_of(int block, int node)
 	return !access(path, F_OK);
 }
 
-/* Sets all memory blocks of a node, as far as that is possible. */
+/* Sets the state of all memory blocks of a node, and ignores errors. */
 static void set_blocks(const struct place *place, const bool *blocks, const char *state)
 {
 	for (int block = 0; block < MEMORY_BLOCKS; block++)
@@ -1007,7 +1007,7 @@ static bool runs_daemon(const struct place *place)
 	return processes(name, true);
 }
 
-/* Without memory, there is no daemon, and nothing waits; with it, there is one. */
+/* A node without memory has no daemon and no queued windows. */
 TEST_F_TIMEOUT(knuma, last_memory_of_a_node_goes, PATIENCE)
 {
 	bool blocks[MEMORY_BLOCKS];
@@ -1022,7 +1022,7 @@ TEST_F_TIMEOUT(knuma, last_memory_of_a_node_goes, PATIENCE)
 	u->to = here;
 	has_queued(u, 1);
 	u->to = there;
-	/* What cannot go at once may do so later. */
+	/* A block that cannot go offline now may do so later. */
 	for (int i = 0; i < 3 && has_memory(there); i++)
 		set_blocks(there, blocks, "offline");
 	if (has_memory(there)) {
@@ -1041,7 +1041,7 @@ TEST_F_TIMEOUT(knuma, last_memory_of_a_node_goes, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* Like pin_pages(), these hold pages until the file is closed. */
+/* Like pin_pages(), these functions hold pages until the test closes the file. */
 static int hold_by_io_uring(char *p, size_t size)
 {
 	struct io_uring_params params = {};
@@ -1064,7 +1064,7 @@ static int hold_by_pipe(char *p, size_t size)
 	return fds[0];
 }
 
-#define HELD (256 * psize())	/* as many as struct user has pfns for */
+#define HELD (256 * psize())	/* one page for each element of user.pfns */
 
 FIXTURE(held)
 {
@@ -1096,7 +1096,7 @@ FIXTURE_TEARDOWN_PARENT(held)
 	restore(&self->setup);
 }
 
-/* In the user; so is what follows. */
+/* The user process has these variables, and calls the next three functions. */
 static int (*hold)(char *p, size_t size);
 static int held_fd;
 
@@ -1105,7 +1105,7 @@ static void get_pfns(struct user *u, unsigned long *pfns)
 	int fd = open("/proc/self/pagemap", O_RDONLY);
 
 	for (size_t i = 0; i < HELD / psize(); i++)
-		/* While somebody tries to migrate it there is none. */
+		/* A page that is being migrated has no PFN in pagemap. */
 		do {
 			FORCE_READ(u->p[i * psize()]);
 			pfns[i] = pagemap_get_pfn(fd, u->p + i * psize());
@@ -1120,7 +1120,7 @@ static long hold_some(struct user *u)
 	return held_fd >= 0;
 }
 
-/* Returns how many have moved. */
+/* Releases the pages. Returns the number of pages that moved before. */
 static long give_back(struct user *u)
 {
 	unsigned long pfns[HELD / psize()];
@@ -1149,7 +1149,7 @@ TEST_F_TIMEOUT(held, pages_stay_where_they_are, PATIENCE)
 			.folio = variant->folio, .to = after ? there : here,
 		});
 		ASSERT_NE(u, NULL);
-		/* Before or after they were queued. */
+		/* Hold pages before or after faults queue the pages. */
 		if (after)
 			ASSERT_TRUE(has_queued(u, 4));
 		if (ask(u, hold_some) != 1) {
@@ -1160,7 +1160,7 @@ TEST_F_TIMEOUT(held, pages_stay_where_they_are, PATIENCE)
 		u->to = there;
 		EXPECT_TRUE(come(u, most(pages_of(u)) - kept));
 		EXPECT_EQ(ask(u, give_back), 0);
-		/* Then they go, too. */
+		/* Released pages move as well. */
 		EXPECT_TRUE(converges(u));
 		EXPECT_TRUE(wait_for(pages_at(there, u->pid, u->p, HELD) > 0));
 		EXPECT_EQ(finish(u), 0);
@@ -1168,10 +1168,10 @@ TEST_F_TIMEOUT(held, pages_stay_where_they_are, PATIENCE)
 }
 
 /*
- * A large folio of which the first page belongs to the parent alone, as it was
- * written after fork(2), and the others not yet. While a pipe has one of them,
- * a daemon cannot move it. What is pinned after that must stay with the parent. (In
- * ZONE_MOVABLE, pages migrate before they are pinned, and nothing is shown.)
+ * The parent writes to the first page of each large folio after fork(2), so only this
+ * page is exclusive. While a pipe holds another page, the folio cannot migrate. A pin
+ * that is taken after that must see later writes of the parent. In ZONE_MOVABLE,
+ * pages migrate before they are pinned, so the test proves nothing there.
  */
 static long pins_diverge(struct user *u)
 {
@@ -1187,7 +1187,7 @@ static long pins_diverge(struct user *u)
 	for (size_t i = 0; i < u->size; i += u->folio)
 		stamp_range(u->p + i, psize(), stamp_of(1, i));
 	pipe_fd = hold_by_pipe(u->p + at, psize());
-	/* Faults find it, and leave it. */
+	/* Wait for hinting faults, which leave the folio in place. */
 	u->to = there;
 	run_on(there);
 	while (vm_event("numa_hint_faults") < faults + 64) {
@@ -1233,7 +1233,7 @@ TEST_F_TIMEOUT(knuma, shared_parts_of_folios_stay_shared, PATIENCE)
 		SKIP(return, "cannot hold pages this way");
 	EXPECT_EQ(diverged, 0);
 }
-/* Changes of policy, each after pages were queued under another one. */
+/* Changes of policy, each after pages were queued under another policy. */
 static long bind_what_is_queued(struct user *u)
 {
 	int err = bind_to(u->p, u->size, u->from, 0);
@@ -1245,7 +1245,7 @@ static long bind_and_move_back(struct user *u)
 {
 	int err = -1;
 
-	/* Somebody else may have a page in use for a moment. */
+	/* Another task may hold a reference to a page for a moment. */
 	for (int i = 0; i < 10 && err; i++)
 		err = bind_to(u->p, u->size, u->from, MPOL_MF_MOVE | MPOL_MF_STRICT);
 	return err || pages_at(there, 0, u->p, u->size) ? -1 : 0;
@@ -1272,7 +1272,7 @@ static long interleave_what_is_queued(struct user *u)
 	return err ? -1 : pages_at(there, 0, u->p, u->size);
 }
 
-/* The parent leaves its memory to a child, waits for it, and exits as it does. */
+/* Unmaps the memory of the parent, waits for the child, and exits with the same status. */
 static void leave_to(struct user *u, pid_t pid)
 {
 	int status;
@@ -1283,7 +1283,7 @@ static void leave_to(struct user *u, pid_t pid)
 	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
 }
 
-/* A child has not queued anything, and no other memory. */
+/* The child maps the same memory as the parent, but has not queued windows. */
 static long bind_the_child(struct user *u)
 {
 	pid_t pid = fork();
@@ -1297,7 +1297,7 @@ static long bind_the_child(struct user *u)
 	return bind_what_is_queued(u);
 }
 
-/* The second group has memory of one node. */
+/* The cpuset of the second group has memory of one node. */
 static long clone_to_cpuset(struct user *u)
 {
 	struct clone_args args = {
@@ -1315,12 +1315,12 @@ static long clone_to_cpuset(struct user *u)
 	u->pid = getpid();
 	if (!wait_for(u->left))
 		return -1;
-	/* Its own, on the first node, as the parent's may have moved. */
+	/* Make the pages exclusive to the child. Some may have moved in the parent. */
 	stamp(u->p, u->size, 1);
 	return pages_at(there, 0, u->p, u->size);
 }
 
-/* Those of others: the first group has both nodes, the second one has one. */
+/* Changes by the test. The first group has all nodes, the second group has one. */
 static long narrow_cpuset(struct user *u)
 {
 	char mems[16];
@@ -1346,8 +1346,8 @@ FIXTURE_VARIANT(policy)
 {
 	size_t folio;
 	bool group;
-	long (*inside)(struct user *u);		/* of the user, or */
-	long (*outside)(struct user *u);	/* of somebody else */
+	long (*inside)(struct user *u);		/* called in the user, or */
+	long (*outside)(struct user *u);	/* called in the test */
 };
 
 FIXTURE_VARIANT_ADD(policy, of_a_range) { .inside = bind_what_is_queued };
@@ -1385,10 +1385,10 @@ FIXTURE_TEARDOWN_PARENT(policy)
 	restore(&self->setup);
 }
 
-/* Windows wait for two seconds at most: where the host is slow, in another round. */
+/* Queued windows expire after two seconds, so a slow host may need several rounds. */
 TEST_F_TIMEOUT(policy, holds_for_what_was_queued, PATIENCE)
 {
-	/* A child has no windows yet, and who has one node only is not scanned. */
+	/* A child has no windows yet, and a task with memory of one node is not scanned. */
 	const bool refuses = variant->inside != bind_the_child &&
 			     variant->inside != clone_to_cpuset;
 	long dropped = vm_event("knuma_refused"), before, rounds;
@@ -1410,7 +1410,7 @@ TEST_F_TIMEOUT(policy, holds_for_what_was_queued, PATIENCE)
 		before = variant->inside ? ask(u, variant->inside) :
 					   variant->outside(u);
 		EXPECT_GE(before, 0);
-		/* Until a daemon has looked at all of it, and at more. */
+		/* Wait until daemons have taken all windows, and for more faults. */
 		EXPECT_TRUE(drain(there));
 		rounds = u->rounds;
 		EXPECT_TRUE(wait_for((long)u->rounds > rounds + 20));
@@ -1429,7 +1429,7 @@ static void *turn_off(void *arg)
 	return NULL;
 }
 
-/* The daemon does not scan those who would not scan: by their policy. */
+/* knuma_scand skips a task whose policy excludes NUMA balancing, as the task itself would. */
 TEST_F_TIMEOUT(knuma, tasks_with_a_policy_are_not_scanned, PATIENCE)
 {
 	long updates, passes;
@@ -1442,7 +1442,7 @@ TEST_F_TIMEOUT(knuma, tasks_with_a_policy_are_not_scanned, PATIENCE)
 	ASSERT_GE(ask(u, bind_the_task), 0);
 	u->to = here;
 	for (int i = 0; i < 2; i++) {
-		/* First, what a scan had begun with ends. */
+		/* The first iteration lets a scan end that has begun before. */
 		updates = vm_event("numa_pte_updates");
 		passes = read_long(SCAND "full_scans");
 		EXPECT_TRUE(wait_for(read_long(SCAND "full_scans") > passes + 3));
@@ -1451,7 +1451,7 @@ TEST_F_TIMEOUT(knuma, tasks_with_a_policy_are_not_scanned, PATIENCE)
 	EXPECT_EQ(finish(u), 0);
 }
 
-/* What was queued may still be on its way then. */
+/* A daemon that is being stopped may still migrate a window. */
 TEST_F_TIMEOUT(knuma, policies_hold_while_it_is_turned_off, PATIENCE)
 {
 	struct user *u;
@@ -1476,7 +1476,7 @@ TEST_F_TIMEOUT(knuma, policies_hold_while_it_is_turned_off, PATIENCE)
 	}
 }
 
-/* A task may run where its cpuset has no memory. */
+/* A task may run on a node whose memory the cpuset excludes. */
 TEST_F_TIMEOUT(knuma, cpusets_hold_when_it_is_queued, PATIENCE)
 {
 	struct user *u;
@@ -1487,7 +1487,7 @@ TEST_F_TIMEOUT(knuma, cpusets_hold_when_it_is_queued, PATIENCE)
 	if (!make_group(groups[0], 2))
 		SKIP(return, "no cpusets");
 	for (int late = 0; late < 2; late++) {
-		/* By daemons, and by faults. */
+		/* Neither daemons nor faults may migrate to this node. */
 		ASSERT_EQ(write_text(KNUMA "late_millisecs", late ? "0" : "10000"), 0);
 		faults = vm_event("numa_hint_faults");
 		u = start((struct user) { .group = groups[0] });
@@ -1495,7 +1495,7 @@ TEST_F_TIMEOUT(knuma, cpusets_hold_when_it_is_queued, PATIENCE)
 		EXPECT_TRUE(wait_for(vm_event("numa_hint_faults") > faults + 200));
 		EXPECT_TRUE(wait_for(u->rounds > 500));
 		EXPECT_EQ(pages_there(u), 0);
-		/* Another node that it has memory on is another matter. */
+		/* Memory may move to the second node of the cpuset. */
 		u->to = &places[1];
 		EXPECT_TRUE(converges(u));
 		EXPECT_EQ(finish(u), 0);
@@ -1503,8 +1503,8 @@ TEST_F_TIMEOUT(knuma, cpusets_hold_when_it_is_queued, PATIENCE)
 }
 
 /*
- * Other policies change all the time. They are nothing to windows of memory that
- * has no policy.
+ * Unrelated policies change all the time. Windows of memory without a policy must
+ * still move.
  */
 static void bind_again_and_again(char *p, size_t size)
 {
@@ -1560,12 +1560,12 @@ static long begin_storm_of_a_child(struct user *u)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		bind_a_page(NULL);
 	}
-	/* The child shares its pages until they are written. */
+	/* The child shares pages until the parent writes to them. */
 	stamp(u->p, u->size, 1);
 	return 0;
 }
 
-/* A user without rights, with as many files as may be open. */
+/* An unprivileged user changes the policies of up to 1000 open files. */
 static void *bind_files(void *arg)
 {
 	char *p[1000];
@@ -1591,7 +1591,7 @@ static long begin_storm_of_files(struct user *u)
 	if (!fork()) {
 		if (setresuid(65534, 65534, 65534))
 			_exit(2);
-		/* A change of user clears it. */
+		/* setresuid(2) clears the parent death signal. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		bind_files(NULL);
 	}
@@ -1633,7 +1633,7 @@ TEST_F_TIMEOUT(storm, does_not_keep_memory_away, PATIENCE)
 
 	u = start((struct user) { .size = 32 * MB, .prepare = variant->begin });
 	ASSERT_NE(u, NULL);
-	/* To and fro: at first, faults may move the memory of several threads. */
+	/* Move several times: faults may move memory of several threads at first. */
 	for (int move = 0; move < 3; move++) {
 		u->to = move & 1 ? here : there;
 		EXPECT_TRUE(converges(u));
@@ -1643,8 +1643,8 @@ TEST_F_TIMEOUT(storm, does_not_keep_memory_away, PATIENCE)
 }
 
 /*
- * A task goes to another node, comes back, and so on. Each time, its memory
- * follows, and only a few of its pages take a hinting fault.
+ * A task moves between two nodes. The memory must follow each time, and only a few
+ * pages may take a hinting fault.
  */
 FIXTURE(flips)
 {
@@ -1693,7 +1693,7 @@ TEST_F_TIMEOUT(flips, take_few_faults, PATIENCE)
 	ASSERT_NE(u, NULL);
 	pages = pages_of(u);
 	for (int move = 0; move < 5; move++) {
-		/* Until it has been scanned where it is. */
+		/* Wait for scans of the memory on the current node. */
 		scans = vm_event("numa_pte_updates");
 		wait_until(time(NULL) + 3, vm_event("numa_pte_updates") > scans + 2 * pages);
 		faults = remote_faults();
@@ -1701,7 +1701,7 @@ TEST_F_TIMEOUT(flips, take_few_faults, PATIENCE)
 		EXPECT_TRUE(converges(u));
 		faults = remote_faults() - faults;
 		TH_LOG("move %d: %ld faults for %ld pages", move + 1, faults, pages);
-		/* The first accesses of several threads tell little. */
+		/* The first faults of several threads do not show yet which thread uses a block. */
 		if (move || !variant->threaded)
 			EXPECT_LE(faults, pages / 10);
 	}
@@ -1709,12 +1709,12 @@ TEST_F_TIMEOUT(flips, take_few_faults, PATIENCE)
 }
 
 /**
- * struct sharer - A thread that uses a part of the memory of two threads
- * @place:	where it runs
- * @first:	its first page
- * @step:	it uses one of so many pages
- * @others:	it uses all other pages instead
- * @rounds:	how often it has touched all of them
+ * struct sharer - thread that uses a part of memory shared by two threads
+ * @place:	place where the thread runs
+ * @first:	first page that the thread uses
+ * @step:	number of pages from one used page to the next
+ * @others:	use all other pages instead
+ * @rounds:	number of completed rounds over these pages
  */
 struct sharer {
 	const struct place *place;
@@ -1752,7 +1752,7 @@ static void *share(void *arg)
 	return NULL;
 }
 
-/* The second sharer is the process itself. */
+/* The main thread of the process is the second sharer. */
 static pid_t start_sharers(size_t size, const struct sharer *first,
 			   const struct sharer *second)
 {
@@ -1780,14 +1780,14 @@ static pid_t start_sharers(size_t size, const struct sharer *first,
 	_exit(broken(shared->p, size, 1) ? 1 : 0);
 }
 
-/* How many of the pages of a sharer are where it is. */
+/* Returns the percentage of pages of a sharer that are on the node of the sharer. */
 static long percent_local(pid_t pid, const struct sharer *s)
 {
 	long all = 0, local = 0;
 
 	usleep(50000);
 	for (size_t page = 0; page < shared->size / psize(); page++) {
-		/* A part of them tells enough. */
+		/* A sample of the pages is enough. */
 		if (!uses(s, page) || page / 32 % 4)
 			continue;
 		local += pages_at(s->place, pid, shared->p + page * psize(), psize());
@@ -1817,7 +1817,7 @@ static int stop_sharers(pid_t pid)
 	return wait_status(pid);
 }
 
-/* Half of the pages are where they should be, and stay there. */
+/* Half of the pages are on the right node, and must stay there. */
 TEST_F_TIMEOUT(knuma, neighbours_of_others_are_left_alone, PATIENCE)
 {
 	const struct sharer first = { here, 0, 2 }, second = { there, 1, 2 };
@@ -1834,7 +1834,7 @@ TEST_F_TIMEOUT(knuma, neighbours_of_others_are_left_alone, PATIENCE)
 	EXPECT_EQ(stop_sharers(pid), 0);
 }
 
-/* One page in 16 has another user than its neighbours, whose user goes to and fro. */
+/* The thread that uses one page in 16 stays. The thread that uses the others moves. */
 TEST_F_TIMEOUT(knuma, single_pages_of_others_stay, PATIENCE)
 {
 	const struct sharer first = { here, 5, 16 }, second = { here, 5, 16, true };
@@ -1851,7 +1851,7 @@ TEST_F_TIMEOUT(knuma, single_pages_of_others_stay, PATIENCE)
 	EXPECT_EQ(stop_sharers(pid), 0);
 }
 
-/* Threads that both use all of the memory: hardly more moves than without daemons. */
+/* Counts page moves while two threads on different nodes use all of the memory. */
 static long moves_of_two(const char *enabled)
 {
 	const struct sharer first = { here, 0, 1 }, second = { there, 0, 1 };
@@ -1880,13 +1880,13 @@ TEST_F_TIMEOUT(knuma, pages_of_all_move_no_more_often, PATIENCE)
 	EXPECT_GT(off, 0);
 	EXPECT_LE(on, off + off / 2);
 }
-/* What becomes of memory between the fault that queues it and the daemon. */
+/* Changes to memory after a fault queues a window and before a daemon takes the window. */
 static long seal(struct user *u)
 {
 	return syscall(__NR_mseal, u->p, u->size, 0) ? -1 : 0;
 }
 
-/* Memory of a file in its place, with the same in it. */
+/* Replaces the memory with a mapped file of the same contents. */
 static long map_a_file(struct user *u)
 {
 	int fd = memfd_create("knuma", 0);
@@ -1910,7 +1910,7 @@ static long map_anew(struct user *u)
 	return 0;
 }
 
-/* Nothing is there any more; elsewhere it is as it was. */
+/* Moves the memory to another address. The old address is unmapped. */
 static long move_away(struct user *u)
 {
 	char *room = map_aligned(u->size), *p;
@@ -1922,7 +1922,7 @@ static long move_away(struct user *u)
 	return 0;
 }
 
-/* The child keeps all pages as long as the parent lives. */
+/* The child maps all pages until the parent exits. */
 static long fork_a_child(struct user *u)
 {
 	pid_t pid = fork();
@@ -1935,7 +1935,7 @@ static long fork_a_child(struct user *u)
 	return pid < 0 ? -1 : 0;
 }
 
-/* Windows of a VMA that ends in the middle of them. */
+/* Unmaps a part in the middle of each window, and maps new memory there. */
 static long unmap_parts(struct user *u)
 {
 	char *part;
@@ -1950,7 +1950,7 @@ static long unmap_parts(struct user *u)
 	return 0;
 }
 
-/* A huge page is larger than the windows that wait. */
+/* A huge page can be larger than the windows that are queued. */
 static long collapse(struct user *u)
 {
 	run_on(u->from);
@@ -1978,8 +1978,8 @@ FIXTURE_VARIANT(changed)
 {
 	size_t folio;
 	long (*change)(struct user *u);
-	bool stays;		/* nothing moves without a new fault */
-	long (*look)(struct user *u);	/* returns 0 after that */
+	bool stays;		/* no page moves without a new fault */
+	long (*look)(struct user *u);	/* must return 0 after the daemon ran */
 	const char *window;	/* window_pages */
 };
 
@@ -2027,7 +2027,7 @@ TEST_F_TIMEOUT(changed, while_it_waits, PATIENCE)
 		SKIP(return, "no folios of this size");
 	if (variant->window)
 		ASSERT_EQ(write_text(KNUMA "window_pages", variant->window), 0);
-	/* Windows wait for two seconds at most: a slow host has other rounds. */
+	/* Queued windows expire after two seconds, so a slow host may need several rounds. */
 	for (int round = 0; round < 10 && !served; round++) {
 		hold_queues();
 		expired = vm_event("knuma_expired");
@@ -2053,7 +2053,7 @@ TEST_F_TIMEOUT(changed, while_it_waits, PATIENCE)
 	EXPECT_FALSE(bad_pages());
 }
 
-/* Its memory is where it runs again. */
+/* The daemon drops windows of a task that has left the target node. */
 TEST_F_TIMEOUT(knuma, memory_does_not_follow_who_is_back, PATIENCE)
 {
 	long refused = vm_event("knuma_refused"), expired, rounds;
@@ -2079,21 +2079,20 @@ TEST_F_TIMEOUT(knuma, memory_does_not_follow_who_is_back, PATIENCE)
 }
 
 /*
- * What is written while windows move: nothing of it may be lost. A writer has the
- * last value of each page, reads it before it writes the next one, and goes to
- * and fro between two nodes.
+ * No write may be lost while windows move. A writer records the last value of each
+ * page, checks the values between writes, and moves between two nodes.
  */
 #define WRITTEN		(8 * MB)
-#define PIECE		16UL	/* pages that are written at once */
+#define PIECE		16UL	/* pages of one write */
 #define LAST		(psize() - sizeof(unsigned long))
 
 /**
- * struct writer - A process that writes
- * @p:		its memory
- * @values:	of each page, in its first and last word
- * @next:	the next value
- * @from:	the file that it reads from, if it does
- * @lost:	pages that had another value
+ * struct writer - process that writes to memory
+ * @p:		start address of the memory
+ * @values:	last value of the first and last word of each page
+ * @next:	counter of values
+ * @from:	file to read from, if any
+ * @lost:	number of pages found with another value
  */
 struct writer {
 	char *p;
@@ -2117,7 +2116,7 @@ static bool has_value(const char *p, unsigned long value)
 	       FORCE_READ(*(unsigned long *)(p + LAST)) == value;
 }
 
-/* Each of these writes PIECE pages from a page on; false if it cannot. */
+/* Each of these functions writes PIECE pages from @page on. Returns false on failure. */
 static bool write_directly(size_t page)
 {
 	for (int burst = 0; burst < 64; burst++) {
@@ -2148,7 +2147,7 @@ static char *new_piece(size_t page)
 	return piece;
 }
 
-/* As another process would, and without the page tables of this one. */
+/* The kernel pins the pages for the copy, as for a write to another process. */
 static bool write_by_process_vm(size_t page)
 {
 	struct iovec from = { new_piece(page), PIECE * psize() };
@@ -2157,7 +2156,7 @@ static bool write_by_process_vm(size_t page)
 	return process_vm_writev(getpid(), &from, 1, &to, 1, 0) == (ssize_t)from.iov_len;
 }
 
-/* Reads from a file that has been written before. */
+/* Writes to a file, and reads from the file into the pages. */
 static bool write_by_read(size_t page)
 {
 	const ssize_t size = PIECE * psize();
@@ -2166,7 +2165,7 @@ static bool write_by_read(size_t page)
 	       pread(writer.from, writer.p + page * psize(), size, 0) == size;
 }
 
-/* What a device writes to, the task must see, and the other way round. */
+/* The pin must see writes of the task to the pinned pages. */
 static bool write_while_pinned(size_t page)
 {
 	const size_t size = PIECE * psize();
@@ -2190,7 +2189,7 @@ static bool write_while_pinned(size_t page)
 	return true;
 }
 
-/* A ring of one entry, without a library. */
+/* An io_uring with one entry, without liburing. */
 struct ring {
 	int fd;
 	struct io_uring_sqe *sqe;
@@ -2217,7 +2216,7 @@ static bool ring_init(struct ring *ring)
 	return true;
 }
 
-/* Reads from the file into a buffer that is registered, and so pinned, for that. */
+/* Reads from the file into a registered buffer, which is pinned. */
 static bool write_by_io_uring(size_t page)
 {
 	static struct ring ring = { -1 };
@@ -2244,7 +2243,7 @@ static bool write_by_io_uring(size_t page)
 	return done == 1;
 }
 
-/* A file that knows nothing of the page cache: another zram device. Removed again. */
+/* A new zram device, whose reads with O_DIRECT bypass the page cache. */
 static char zram_path[32];
 static int zram_id = -1;
 
@@ -2269,7 +2268,7 @@ static void remove_zram(void)
 {
 	if (zram_id < 0)
 		return;
-	/* The last close may come a little later. */
+	/* Another task may close the device a little later. */
 	wait_for(!write_long("/sys/class/zram-control/hot_remove", zram_id));
 	zram_id = -1;
 }
@@ -2279,7 +2278,7 @@ static int open_memfd(void)
 	return memfd_create("knuma", 0);
 }
 
-/* Another thread writes another word of the same pages, and reads it again. */
+/* Writes and checks another word of the same pages, in a second thread. */
 static void *write_beside(void *arg)
 {
 	const size_t pages = WRITTEN / psize();
@@ -2310,7 +2309,7 @@ static long check_values(void)
 	return wrong;
 }
 
-/* Pages that move just now cannot be pinned: then, a little later. */
+/* Tries a write several times, because pages cannot be pinned while they move. */
 static bool write_again(bool (*write)(size_t page), size_t page)
 {
 	unsigned long before[PIECE];
@@ -2328,7 +2327,7 @@ static bool write_again(bool (*write)(size_t page), size_t page)
 	return done;
 }
 
-/* Exits with 1 if a value is lost, with KSFT_SKIP if it cannot write, 3 if nothing moves. */
+/* Exits with 1 if a value is lost, KSFT_SKIP if writes fail, or 3 if too few pages move. */
 static void write_and_move(bool (*write)(size_t page), size_t folio, bool threads)
 {
 	const size_t pages = WRITTEN / psize();
@@ -2352,7 +2351,7 @@ static void write_and_move(bool (*write)(size_t page), size_t folio, bool thread
 		for (int i = 0; i < 4; i++) {
 			if (!write_again(write, rand_r(&seed) % (pages - PIECE + 1)))
 				_exit(KSFT_SKIP);
-			/* In the middle of what daemons do, and not always at its end. */
+			/* Write at random stages of the migration. */
 			usleep(rand_r(&seed) % 1000);
 		}
 		if (round % 16 == 15 &&
@@ -2411,7 +2410,7 @@ FIXTURE_TEARDOWN_PARENT(written)
 	restore(&self->setup);
 }
 
-/* Nothing is left over that nobody else can migrate or reclaim. */
+/* Returns true if no folio is left isolated from the LRU lists. */
 static bool nothing_is_isolated(void)
 {
 	write_text("/proc/sys/vm/stat_refresh", "1");
@@ -2444,9 +2443,9 @@ TEST_F_TIMEOUT(written, is_there_after_moves, PATIENCE)
 	EXPECT_FALSE(bad_pages());
 }
 /*
- * What happens to memory while it is on its way: a process uses all chunks on
- * one node. When a fault has queued one, the process does something to that, as
- * a daemon migrates it; then the chunk is made anew on another node.
+ * Events during the migration: a process uses all chunks on one node. When a fault has
+ * queued a window, the process changes the chunk while a daemon may be migrating the
+ * window, and then allocates the chunk again on the other node.
  */
 #define CHUNK		HUGE
 #define CHUNKS		16
@@ -2458,7 +2457,7 @@ struct chunk {
 };
 
 static struct chunk chunks[CHUNKS];
-static char *elsewhere;		/* room for another chunk */
+static char *elsewhere;		/* room for a chunk, and a chunk of zeroes */
 static atomic_bool stop;
 static atomic_long bad;		/* pages */
 static atomic_long happened;
@@ -2478,7 +2477,7 @@ static long broken_chunk(struct chunk *c)
 	return broken(c->p, CHUNK, c->key);
 }
 
-/* Pages of the chunk beside a part of it that are not as they were. */
+/* Counts the broken pages of a chunk outside of a part. */
 static long broken_beside(struct chunk *c, size_t from, size_t len)
 {
 	return broken_part(c->p, 0, from, c->key) +
@@ -2502,7 +2501,7 @@ static size_t some_part(size_t *len)
 	return from * psize();
 }
 
-/* Events: each returns how many pages are wrong, or -1 if there is no such. */
+/* Events. Each returns the number of wrong pages, or -1 if not supported. */
 static long is_unmapped(struct chunk *c)
 {
 	size_t len, from = some_part(&len);
@@ -2518,7 +2517,7 @@ static long is_dropped(struct chunk *c)
 	return broken_beside(c, from, len) + not_zero(c->p + from, len);
 }
 
-/* Either one writes to its own copy. */
+/* Parent and child write to separate copies. */
 static long is_copied(struct chunk *c)
 {
 	pid_t pid = fork();
@@ -2662,7 +2661,7 @@ static long is_filled_by_uffd(struct chunk *c)
 	return broken_chunk(c);
 }
 
-/* Of those pages that are there, all must be guarded as they were. */
+/* Counts pages that userfaultfd does not protect. */
 static long not_guarded(struct chunk *c)
 {
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
@@ -2709,7 +2708,7 @@ static long is_access_protected(struct chunk *c)
 		return -1;
 	wrong = ioctl(fd, UFFDIO_RWPROTECT, &protect) ? 1 : 0;
 	usleep(5000);
-	/* Until somebody looks. */
+	/* The first access removes the protection of a page. */
 	wrong += not_guarded(c) + broken_chunk(c);
 	wrong += not_guarded(c) != (long)(CHUNK / psize());
 	uffd_forget(fd, c);
@@ -2717,7 +2716,7 @@ static long is_access_protected(struct chunk *c)
 	return wrong + broken_chunk(c);
 }
 
-/* Pages that a pipe has, and gives back with what was in them. */
+/* A pipe holds pages, and must return the contents to a reader. */
 static long is_read_by_others(struct chunk *c)
 {
 	const size_t size = 16 * psize();
@@ -2743,7 +2742,7 @@ static long is_read_by_others(struct chunk *c)
 	return wrong + broken_chunk(c);
 }
 
-/* By move_pages(2), to both nodes. */
+/* Calls move_pages(2), for both nodes. */
 static long is_moved_by_others(struct chunk *c)
 {
 	const int nodes[] = { here->node, there->node };
@@ -2774,7 +2773,7 @@ static void disturb_chunk(struct chunk *c)
 		_exit(2);
 }
 
-/* Touches all of a chunk, and disturbs it if that has queued something. */
+/* Touches all pages of a chunk. If that queues a window, disturbs the chunk in most cases. */
 static void use_chunk(struct chunk *c)
 {
 	const long before = vm_event("knuma_queued");
@@ -2787,7 +2786,7 @@ static void use_chunk(struct chunk *c)
 		bad += broken_chunk(c);
 }
 
-/* Some events while memory moves, and more of them as long as that is fast. */
+/* Asks for 1000 moved pages and 5 events, and for up to 50 events in 5 seconds. */
 static bool has_seen_enough(long moved)
 {
 	const time_t now = time(NULL);
@@ -2799,7 +2798,7 @@ static bool has_seen_enough(long moved)
 	return moved > 1000 && happened >= 5 && (happened >= 50 || now > begun + 5);
 }
 
-/* Exits with 1 if anything is wrong, with 3 if nothing has moved. */
+/* Exits with 1 if a page is wrong, or with 3 if too few pages moved. */
 static void use_and_disturb(void)
 {
 	const long before = vm_event("numa_pages_migrated");
@@ -2907,7 +2906,7 @@ TEST_F_TIMEOUT(knuma, users_die_with_memory_queued, PATIENCE)
 		u = start((struct user) {});
 		ASSERT_NE(u, NULL);
 		ASSERT_TRUE(has_queued(u, 4));
-		/* Before, or as daemons migrate it. */
+		/* Kill the user before or while daemons migrate the windows. */
 		if (round & 1)
 			release_queues();
 		usleep(rand() % 20000);
@@ -2918,7 +2917,7 @@ TEST_F_TIMEOUT(knuma, users_die_with_memory_queued, PATIENCE)
 	EXPECT_TRUE(wait_for(nothing_is_isolated()));
 }
 
-/* exec(2) and a new address space under the same task, too. */
+/* execve(2) gives the same task a new address space. */
 static long become_another_program(struct user *u)
 {
 	execl("/proc/self/exe", "knuma", "idle", NULL);
@@ -2947,7 +2946,7 @@ TEST_F_TIMEOUT(knuma, users_exec_with_memory_queued, PATIENCE)
 #define MOUNTED		"/tmp/knuma_test"
 #define LEAVERS		4
 
-/* What a process that has ended must not keep: a file system, a shared segment. */
+/* A file system and a shared segment must not stay in use after the process exits. */
 static int map_mounted(int segment)
 {
 	int fd = open(MOUNTED "/file", O_RDWR | O_CREAT, 0600);
@@ -2989,7 +2988,7 @@ TEST_F_TIMEOUT(knuma, users_leave_nothing_behind, PATIENCE)
 		const long waited = vm_event("knuma_queued");
 
 		ASSERT_EQ(mount("none", MOUNTED, "tmpfs", 0, NULL), 0);
-		/* By the tasks, and by the daemon that scans for them. */
+		/* Scan in the tasks, or in knuma_scand. */
 		write_long(SCAND "enabled", round & 1);
 		write_text(SCAND "scan_sleep_millisecs", "0");
 		for (int i = 0; i < LEAVERS; i++) {
@@ -3008,7 +3007,7 @@ TEST_F_TIMEOUT(knuma, users_leave_nothing_behind, PATIENCE)
 			umount2(MOUNTED, MNT_DETACH);
 		EXPECT_EQ(attached(), 0);
 	}
-	/* While windows wait, and nobody takes them. */
+	/* Check the same while the daemons are held. */
 	ASSERT_EQ(mount("none", MOUNTED, "tmpfs", 0, NULL), 0);
 	hold_queues();
 	users[0] = start((struct user) { .prepare = have_mounted });
@@ -3023,8 +3022,8 @@ TEST_F_TIMEOUT(knuma, users_leave_nothing_behind, PATIENCE)
 }
 
 /*
- * Everything at once: threads on all nodes that use memory of their own, as
- * others turn all knobs, change policies, and take CPUs away.
+ * Threads on all nodes use separate memory, while other threads change tunables and
+ * policies, and take CPUs offline.
  */
 #define RACERS		4
 #define RACE_BYTES	(8 * MB)
@@ -3156,7 +3155,7 @@ TEST_F_TIMEOUT(knuma, stamps_stay_in_a_race, PATIENCE)
 
 int main(int argc, char **argv)
 {
-	/* What a user becomes by execve(2). */
+	/* The program that become_another_program() executes. */
 	if (argc == 2 && !strcmp(argv[1], "idle")) {
 		usleep(100000);
 		return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What tests of NUMA balancing outside of page faults share: nodes, knobs, and
+ * Helpers for tests of NUMA balancing outside of page faults: nodes, tunables, and
  * processes that use memory on the wrong node.
  */
 #ifndef KNUMA_UTIL_H
@@ -23,9 +23,8 @@
 
 #define HUGE		(2 * MB)
 /*
- * Seconds. Tasks scan for a thirty-second of the time at most: what takes a
- * second or so takes a minute where other guests keep the host busy, and the
- * kernel has all its checks.
+ * Test timeout in seconds. A task spends at most 1/32 of the CPU time on scans, so a
+ * test of one second can take a minute with a debug kernel on a busy host.
  */
 #define PATIENCE	600
 
@@ -33,7 +32,7 @@ static const char * const groups[] = {
 	CGROUP "knuma_test_1", CGROUP "knuma_test_2"
 };
 
-/* A node that has memory, and one of its CPUs. */
+/* A node with memory, and one CPU of the node. */
 struct place {
 	int node;
 	int cpu;
@@ -42,10 +41,10 @@ struct place {
 static struct place places[8];
 static int nr_places;
 
-/* Where the test runs and memory is at first; and where it is used. */
+/* By default, the test and new memory are on @here, and users run on @there. */
 static struct place *here, *there;
 
-/* Windows that wait to move to the node; -1 if it never had a daemon. */
+/* Returns the number of windows queued for a node, or -1 if the node never had a daemon. */
 static inline long queued(const struct place *to)
 {
 	FILE *f = fopen(DEBUG "queued", "r");
@@ -62,11 +61,11 @@ static inline long queued(const struct place *to)
 }
 
 /**
- * struct windows - What trace events tell of the windows of a task
+ * struct windows - trace statistics of the windows of a task
  * @nr:		number of windows
- * @pages:	pages that were tried
- * @moved:	pages that have moved
- * @largest:	most pages of one window
+ * @pages:	pages that daemons tried to migrate
+ * @moved:	pages that moved
+ * @largest:	pages of the largest window
  */
 struct windows {
 	long nr;
@@ -75,7 +74,7 @@ struct windows {
 	long largest;
 };
 
-/* The number after the name in a line of the trace, or 0. */
+/* Returns the number after @name in a line of the trace, or 0. */
 static inline long trace_field(const char *line, const char *name)
 {
 	const char *at = strstr(line, name);
@@ -83,7 +82,7 @@ static inline long trace_field(const char *line, const char *name)
 	return at ? atol(at + strlen(name)) : 0;
 }
 
-/* The task that has recorded a line: "comm-PID  [CPU] ..." */
+/* Returns the PID of the task that recorded a line: "comm-PID  [CPU] ..." */
 static inline pid_t trace_task(char *line)
 {
 	char *end = strstr(line, " [");
@@ -98,7 +97,7 @@ static inline pid_t trace_task(char *line)
 	return dash ? atoi(dash + 1) : 0;
 }
 
-/* Windows of a task that daemons have migrated, since begin(). */
+/* Sums up the windows of a task that daemons migrated since begin(). */
 static inline struct windows windows_of(pid_t pid)
 {
 	FILE *f = fopen(TRACE "trace", "r");
@@ -108,7 +107,7 @@ static inline struct windows windows_of(pid_t pid)
 	while (f && fgets(line, sizeof(line), f)) {
 		long pages = trace_field(line, " pages=");
 
-		/* What a task has migrated in a fault, it has recorded itself. */
+		/* Skip windows that the task itself migrated in a fault. */
 		if (!strstr(line, "knuma_window: ") || trace_task(line) == pid ||
 		    trace_field(line, " pid=") != pid)
 			continue;
@@ -123,13 +122,13 @@ static inline struct windows windows_of(pid_t pid)
 	return all;
 }
 
-/* Hinting faults of all tasks on pages of other nodes. */
+/* Counts hinting faults of all tasks on pages of remote nodes. */
 static inline long remote_faults(void)
 {
 	return vm_event("numa_hint_faults") - vm_event("numa_hint_faults_local");
 }
 
-/* Whether the kernel has found a page table or a page in a bad state, ever. */
+/* Returns true if the kernel has found a bad page or page table since boot. */
 static inline bool bad_pages(void)
 {
 	return read_long("/proc/sys/kernel/tainted") & 1 << 5;
@@ -151,7 +150,7 @@ static inline void find_places(void)
 			continue;
 		places[nr_places].node = node;
 		places[nr_places].cpu = atoi(text);
-		/* Memory-less nodes have no such lines. */
+		/* The first line has MemTotal, which is 0 kB on a memory-less node. */
 		snprintf(path, sizeof(path), NODES "node%d/meminfo", node);
 		if (read_text(path, text, sizeof(text)) && !strstr(text, " 0 kB"))
 			nr_places++;
@@ -173,7 +172,7 @@ static inline int unbind(void *p, size_t size)
 	return syscall(SYS_mbind, p, size, MPOL_DEFAULT, NULL, 0, 0);
 }
 
-/* Pages of the range that are there now; of a process, 0 for this one. */
+/* Counts the pages of a range of process @pid that are on a node. @pid 0 is the caller. */
 static inline long pages_at(const struct place *place, pid_t pid, char *p, size_t size)
 {
 	void *pages[512];
@@ -206,7 +205,7 @@ static inline void stamp(char *p, size_t size, unsigned long key)
 	stamp_range(p, size, stamp_of(key, 0));
 }
 
-/* Pages of a part of a stamped range that have anything else in them. */
+/* Counts the pages of a part of a stamped range whose stamps are wrong. */
 static inline long broken_part(const char *p, size_t from, size_t len, unsigned long key)
 {
 	return len / psize() - count_pages(p + from, len, stamp_of(key, from), PAGE_OLD);
@@ -217,7 +216,7 @@ static inline long broken(const char *p, size_t size, unsigned long key)
 	return broken_part(p, 0, size, key);
 }
 
-/* Memory of folios of that size, wherever it will be; NULL if there is none. */
+/* Maps memory at @p, with MADV_HUGEPAGE if @large. Returns NULL if the mmap() fails. */
 static inline char *map_over(char *p, size_t size, bool large, int fd)
 {
 	p = mmap(p, size, PROT_READ | PROT_WRITE, MAP_FIXED |
@@ -228,7 +227,7 @@ static inline char *map_over(char *p, size_t size, bool large, int fd)
 	return p;
 }
 
-/* Which folios MADV_HUGEPAGE gets from now on. False if there are none. */
+/* Enables a folio size for MADV_HUGEPAGE. Returns false if the kernel lacks the size. */
 static inline bool have_folios(size_t folio)
 {
 	int err = 0;
@@ -239,7 +238,7 @@ static inline bool have_folios(size_t folio)
 	return !err && (!folio || !access(THP, F_OK));
 }
 
-/* What the tests change, and how they begin. */
+/* Files that the tests change, and the initial values. */
 static const struct setting settings[] = {
 	{ BALANCING, "1" },
 	{ SCAN "scan_delay_ms", "50" },
@@ -263,7 +262,7 @@ struct setup {
 	bool begun;
 };
 
-/* Returns what is missing, or NULL. */
+/* Returns the reason to skip the test, or NULL. */
 static inline const char *begin(struct setup *setup)
 {
 	if (geteuid())
@@ -279,7 +278,7 @@ static inline const char *begin(struct setup *setup)
 		return "needs two nodes with CPUs and memory";
 	settings_save(settings, ARRAY_SIZE(settings), setup->old);
 	setup->begun = true;
-	/* The daemons forget what waits. */
+	/* Stop the daemons to drop queued windows. */
 	write_text(KNUMA "enabled", "0");
 	settings_apply(settings, ARRAY_SIZE(settings));
 
@@ -302,7 +301,7 @@ static inline void restore(struct setup *setup)
 	rmdir(TRACE);
 }
 
-/* A group that may have memory of the first so many places, 0 for no limit. */
+/* Creates a cgroup with memory of the first @nr places only, or of all nodes if @nr is 0. */
 static inline bool make_group(const char *group, int nr)
 {
 	char mems[64] = "";
@@ -319,28 +318,30 @@ static inline bool make_group(const char *group, int nr)
 }
 
 /**
- * struct user - A process that uses memory, and what it is told. Shared: what
- * is not atomic here is read anew after each system call.
- * @size:	of its memory
- * @folio:	what it consists of; 0 for small ones
- * @fd:		what it maps, or 0 for memory of its own
- * @group:	where it runs, or NULL
- * @step:	it touches a page in each so many bytes; 0 for all of them
- * @from:	where the memory is at first
- * @to:		where it runs then
- * @threaded:	it has a second thread, which sleeps
- * @writes:	it writes what it has read
- * @prepare:	called before it begins to use the memory; returns 0, or -1 if
- *		that is not possible
- * @started:	the process that was started
- * @pid:	who has the memory now: it, or a child that it was left to
- * @left:	it was
- * @p:		its memory
- * @asked:	it is to call that between two rounds
- * @answer:	what that returned
- * @rounds:	how often it has touched all of it
- * @cannot:	it could not begin
- * @pfns:	for what is called
+ * struct user - process that uses memory; shared with the test
+ * @size:	bytes of memory
+ * @folio:	bytes of a large folio; 0 for small folios
+ * @fd:		file to map; 0 for anonymous memory
+ * @group:	cgroup of the process, or NULL
+ * @step:	bytes between two accesses; 0 for one page
+ * @from:	place of the memory at first
+ * @to:		place where the process runs after that
+ * @threaded:	start a second thread, which sleeps
+ * @writes:	write to each word that was read
+ * @prepare:	called after the memory is stamped and before the first round; returns 0
+ *		on success
+ * @started:	process that start() forked
+ * @pid:	process that uses the memory now: @started or a child of @started
+ * @left:	@started has left the memory to @pid
+ * @p:		start address of the memory
+ * @asked:	function to call after the current round
+ * @answer:	return value of @asked
+ * @rounds:	number of completed rounds over the memory
+ * @stop:	exit after the current round
+ * @cannot:	the process failed to set up the memory
+ * @pfns:	page frame numbers, for @asked
+ *
+ * System calls make the compiler read fields again that are not atomic.
  */
 struct user {
 	size_t size;
@@ -370,7 +371,7 @@ static inline void *sleep_on(void *arg)
 	return NULL;
 }
 
-/* Returns whether it has its memory, on the node it is to be on at first. */
+/* Allocates and stamps the memory on @u->from. Returns false on failure. */
 static inline bool get_memory(struct user *u)
 {
 	const int fd = u->fd ?: -1;
@@ -405,7 +406,7 @@ static inline long use_once(struct user *u)
 	return bad;
 }
 
-/* Exits with 0, with 1 if a stamp is wrong, with 2 if it could not begin. */
+/* Exits with 0, with 1 if a stamp is wrong, or with 2 if get_memory() fails. */
 static inline void use(struct user *u)
 {
 	long bad = 0;
@@ -416,7 +417,7 @@ static inline void use(struct user *u)
 		_exit(2);
 	}
 	while (!u->stop && !bad) {
-		/* The CPU may have been offline. */
+		/* @to may have changed, or the CPU may have been offline. */
 		run_on(u->to);
 		bad += use_once(u);
 		if (u->asked) {
@@ -428,7 +429,7 @@ static inline void use(struct user *u)
 	_exit(bad || broken(u->p, u->size, 1) ? 1 : 0);
 }
 
-/* NULL if it could not begin. */
+/* Forks a user and waits for the first round. Returns NULL on failure. */
 static inline struct user *start(struct user what)
 {
 	struct user *u = mmap(NULL, sizeof(*u), PROT_READ | PROT_WRITE,
@@ -456,7 +457,7 @@ static inline struct user *start(struct user what)
 	return NULL;
 }
 
-/* Returns its status; 0 if all stamps are there. */
+/* Returns the wait status of the user, which is 0 if all stamps are intact. */
 static inline int finish(struct user *u)
 {
 	int status;
@@ -484,13 +485,13 @@ static inline long pages_there(struct user *u)
 	return pages_at(u->to, u->pid, u->p, u->size);
 }
 
-/* Some may be in a batch of a CPU for long, where nobody can migrate them. */
+/* A few folios may stay in a batch of a CPU for long, and cannot migrate from there. */
 static inline long most(long pages)
 {
 	return pages - pages / 16;
 }
 
-/* Lines of a file that have the word in them. */
+/* Prints the lines of a file that contain @word. */
 static inline void print_lines(const char *path, const char *word)
 {
 	FILE *f = fopen(path, "r");
@@ -503,14 +504,14 @@ static inline void print_lines(const char *path, const char *word)
 		fclose(f);
 }
 
-/* Whether so many have come to where it is. */
+/* Returns true if at least @pages pages are on the node of the user. */
 static inline bool has_come(struct user *u, long pages)
 {
 	usleep(50000);
 	return pages_there(u) >= pages;
 }
 
-/* If they do not come, prints what there is to know. */
+/* Waits until @pages pages are on the node of the user. Prints statistics on failure. */
 static inline bool come(struct user *u, long pages)
 {
 	char path[64];
@@ -540,22 +541,22 @@ static inline long bring_back(struct user *u)
 	return bind_to(u->p, u->size, u->from, MPOL_MF_MOVE) ?: unbind(u->p, u->size);
 }
 
-/* The daemons leave the queues alone, and no fault takes them for late. */
+/* Keeps daemons from taking windows, and faults from treating the queues as late. */
 static inline void hold_queues(void)
 {
 	write_text(KNUMA "late_millisecs", "10000");
 	write_text(DEBUG "hold", "Y");
 }
 
-/* They go on with what has waited for less than two seconds. */
+/* Lets daemons take windows again. Windows older than two seconds have expired. */
 static inline void release_queues(void)
 {
 	write_text(DEBUG "hold", "N");
 }
 
 /*
- * Until so many windows wait to go where it runs, which takes a scan. Pages may
- * have moved in faults before; then they have to do so once more.
+ * Waits until @windows windows are queued for the node of the user, which takes a scan.
+ * If faults have migrated most pages before, moves the pages back to @u->from.
  */
 static inline bool has_queued(struct user *u, long windows)
 {
@@ -566,7 +567,7 @@ static inline bool has_queued(struct user *u, long windows)
 			 (ask(u, bring_back), false)));
 }
 
-/* Until nothing waits, and no daemon has a window in its hands. */
+/* Waits until the queue is empty and no daemon is migrating a window. */
 static inline bool drain(const struct place *to)
 {
 	bool empty;
