@@ -76,8 +76,11 @@ TEST_F_TIMEOUT(knuma, counts_cannot_be_written, PATIENCE)
 	}
 }
 
-/* Counts processes by name. Unless @whole, @prefix is only the start of the name. */
-static int processes(const char *prefix, bool whole)
+/*
+ * Counts processes by name. Unless @whole, @prefix is only the start of the name.
+ * Stores the pid of one of them in @pid, if not NULL.
+ */
+static int processes(const char *prefix, bool whole, pid_t *pid)
 {
 	char path[300], name[64];
 	struct dirent *entry;
@@ -86,14 +89,28 @@ static int processes(const char *prefix, bool whole)
 
 	while (dir && (entry = readdir(dir))) {
 		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
-		if (isdigit(*entry->d_name) && read_text(path, name, sizeof(name)))
-			found += whole ? !strcmp(name, prefix) :
-				 !strncmp(name, prefix, strlen(prefix));
+		if (!isdigit(*entry->d_name) || !read_text(path, name, sizeof(name)) ||
+		    (whole ? strcmp(name, prefix) : strncmp(name, prefix, strlen(prefix))))
+			continue;
+		found++;
+		if (pid)
+			*pid = atoi(entry->d_name);
 	}
 	if (dir)
 		closedir(dir);
 
 	return found;
+}
+
+static pid_t daemon_of(const struct place *place)
+{
+	char name[32];
+	pid_t pid = 0;
+
+	snprintf(name, sizeof(name), "knuma_migrated%d", place->node);
+	processes(name, true, &pid);
+
+	return pid;
 }
 
 /* Returns true if the daemons of all places run or not, as @on and @scand require. */
@@ -103,11 +120,11 @@ static bool daemons_run(bool on, bool scand)
 
 	for (int i = 0; i < nr_places; i++) {
 		snprintf(name, sizeof(name), "knuma_migrated%d", places[i].node);
-		if (processes(name, true) != on)
+		if (processes(name, true, NULL) != on)
 			return false;
 	}
-	return processes("knuma_migrated", false) == (on ? nr_places : 0) &&
-	       processes("knuma_scand", true) == (on && scand);
+	return processes("knuma_migrated", false, NULL) == (on ? nr_places : 0) &&
+	       processes("knuma_scand", true, NULL) == (on && scand);
 }
 
 TEST_F_TIMEOUT(knuma, daemons_run_while_they_should, PATIENCE)
@@ -244,6 +261,30 @@ TEST_F_TIMEOUT(comes, to_where_it_is_used, PATIENCE)
 	EXPECT_GE(windows_of(u->pid).moved, 2 * pages * 3 / 4);
 	EXPECT_EQ(finish(u), 0);
 	EXPECT_FALSE(bad_pages());
+}
+
+/* A daemon on the CPU of the user stops its window for the user, and continues later. */
+TEST_F_TIMEOUT(knuma, daemons_give_way, PATIENCE)
+{
+	struct user *u = start((struct user) { .size = 64 * MB, .to = here });
+	pid_t daemons[] = { daemon_of(here), daemon_of(there) };
+
+	ASSERT_NE(u, NULL);
+	for (int i = 0; i < 2; i++) {
+		cpu_set_t cpu;
+
+		CPU_ZERO(&cpu);
+		CPU_SET(i ? there->cpu : here->cpu, &cpu);
+		ASSERT_GT(daemons[i], 0);
+		ASSERT_EQ(sched_setaffinity(daemons[i], sizeof(cpu), &cpu), 0);
+	}
+	for (int move = 0; move < 3; move++) {
+		u->to = move & 1 ? here : there;
+		EXPECT_TRUE(converges(u));
+	}
+	EXPECT_GT(windows_of(u->pid).stopped, 0);
+	EXPECT_GE(windows_of(u->pid).moved, 3 * pages_of(u) * 3 / 4);
+	EXPECT_EQ(finish(u), 0);
 }
 
 /* A task that only inspects an address space does not count as a user. */
@@ -1004,7 +1045,7 @@ static bool runs_daemon(const struct place *place)
 	char name[32];
 
 	snprintf(name, sizeof(name), "knuma_migrated%d", place->node);
-	return processes(name, true);
+	return processes(name, true, NULL);
 }
 
 /* A node without memory has no daemon and no queued windows. */

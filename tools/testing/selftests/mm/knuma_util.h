@@ -66,12 +66,14 @@ static inline long queued(const struct place *to)
  * @pages:	pages that daemons tried to migrate
  * @moved:	pages that moved
  * @largest:	pages of the largest window
+ * @stopped:	number of windows that stopped early, for another task
  */
 struct windows {
 	long nr;
 	long pages;
 	long moved;
 	long largest;
+	long stopped;
 };
 
 /* Returns the number after @name in a line of the trace, or 0. */
@@ -114,6 +116,7 @@ static inline struct windows windows_of(pid_t pid)
 		all.nr++;
 		all.pages += pages;
 		all.moved += trace_field(line, " moved=");
+		all.stopped += strstr(line, " stopped") != NULL;
 		all.largest = pages > all.largest ? pages : all.largest;
 	}
 	if (f)
