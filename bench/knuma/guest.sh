@@ -97,6 +97,51 @@ busy() {
 	numa converge thp "$1" busy
 }
 
+# Loads in place of stores: without migration, then with it.
+reads() {
+	write $NB 0
+	numa still 4k "$1" 3 read
+	write $NB 1
+	numa converge 4k "$1" read
+}
+
+# moves MIB - With scans every second at least: while memory is local, the kernel
+# makes them rare, and each move would begin with a long wait.
+moves() {
+	local longest
+	longest=$(cat $S/scan_period_max_ms)
+	write $S/scan_period_max_ms 1000
+	numa moves "$1"
+	write $S/scan_period_max_ms "$longest"
+}
+
+# On each CPU, a task that never sleeps competes with the daemon and the thread.
+loaded() {
+	local loops=() cpu
+	for ((cpu = 0; cpu < $(nproc); cpu++)); do
+		/payload/numa spin $cpu &
+		loops+=($!)
+	done
+	numa converge 4k "$1" loaded
+	kill "${loops[@]}"
+	wait "${loops[@]}" || true
+}
+
+# Instructions of a copy without the rest of a migration.
+copy() {
+	local kind
+	insmod /payload/pagecopy.ko || die pagecopy
+	for kind in 4k thp; do
+		echo "= copy_$kind $(cat /sys/module/pagecopy/parameters/copy_$kind)"
+	done
+}
+
+# ring MIB - A process on each node, on CPUs that are all equally slow.
+ring() {
+	go_slow || die "the CPUs did not become slow"
+	numa ring "$1"
+}
+
 # The scans of a task that is new are so much earlier.
 soon() { write $S/scan_delay_ms 100; }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The four loads that NUMA balancing was first shown with, after what has been
- * written about them. Each begins with all its memory on the last node.
+ * The four loads that NUMA balancing was first shown with, after published
+ * descriptions. Each begins with all its memory on the last node.
  *   numa01         two processes; each thread writes to all its process has
  *   numa01_local   two processes; each thread writes to a slice of its own
  *   numa02         one process, a thread a CPU, each with a slice
@@ -21,12 +21,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "modes.h"
 #include "tools.h"
 
 #define LINE	64
 #define SAMPLE	(100 * MS)
 
-/* What the processes share. */
+/* Shared by the processes. */
 struct load {
 	size_t size;
 	int processes, threads;

@@ -1,20 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What NUMA balancing costs whoever uses the memory, and how long it takes:
- *   numa converge 4k|thp MIB [busy|alone]   memory on the far node, touched
- *                                    at random until it is local; "busy": a
- *                                    second thread runs on another CPU;
- *                                    "alone": there is none
- *   numa still 4k|thp MIB SECONDS    the same, of memory that is local
- *   numa cost 4k|thp MIB             what it costs, on one CPU
- *   numa steady 4k|thp MIB far|near MILLIONS   what so many touches take, of
+ * The cost of NUMA balancing to tasks that use the memory, and the time until
+ * the memory is local. The modes are:
+ *   numa converge 4k|thp MIB [read|busy|alone|loaded]   memory on the far node,
+ *                                    touched at random until it is local; "read":
+ *                                    loads only; "busy": a second thread runs on
+ *                                    another CPU; "alone": there is only one CPU;
+ *                                    "loaded": beside the loops of "spin"
+ *   numa still 4k|thp MIB SECONDS [read]   the same, of memory that is local
+ *   numa cost 4k|thp MIB             instructions, on one CPU
+ *   numa steady 4k|thp MIB far|near MILLIONS   duration of so many touches, of
  *                                    memory that was once far, or always local
  *   numa others TIMES                fork, exit and wait of a small process;
  *                                    mmap, touch and munmap of 256 KiB
+ *   numa spin CPU                    a loop that never sleeps
  *   numa flip MIB SECONDS TIMES      the thread changes node every so often
  *   numa lookup MIB MICROSECONDS SECONDS   a server that gets a request every
  *                                    so often, and changes node once
  *   numa numa01|numa01_local|numa02|numa02_smt MIB SECONDS [hard|inverse]
+ *   numa moves MIB                   the thread changes node three times
+ *   numa shared MIB                  far memory that two processes use
+ *   numa alternate MIB SECONDS       two threads on two nodes use every second
+ *                                    page each
+ *   numa everywhere MIB SECONDS      a thread on each node, all use all memory
+ *   numa mbind MIB TIMES             another thread calls mbind() for one other
+ *                                    page, so many times a second
+ *   numa attack MIB                  another user calls mbind() for 1,024 files
+ *   numa ring MIB                    a process on each node uses memory of the
+ *                                    next one
  * Each process has a second thread, which sleeps and samples: a process with
  * one thread is a special case to NUMA balancing, a server is none.
  */
@@ -27,143 +40,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tools.h"
+#include "modes.h"
+#include "touch.h"
 
-#define LIMIT		(40 * SEC)
-#define SAMPLE		(50 * MS)
-#define BATCH		1024
-#define PRICED		(2 << 20)	/* touches */
 #define SMALL_MAP	(256UL << 10)
-
-struct toucher {
-	pthread_t thread;
-	char *mem;
-	size_t pages;
-	int cpu;
-	volatile int move_to;		/* a CPU, or -1 */
-	struct histogram *latency;	/* NULL: nothing is timed */
-	uint64_t limit;			/* in touches, 0: until it is told */
-	volatile bool stop;
-	double start;
-	/* What came of it */
-	uint64_t touches;
-	double tick, cpu_time, system, elapsed;
-	double price;			/* of a touch, before any scan */
-};
-
-static inline uint64_t touch_one(struct toucher *t, uint64_t random)
-{
-	random = next_random(random);
-	/* Any page, any cache line of it. */
-	++*(volatile uint64_t *)(t->mem + pick(random, t->pages) * PAGE +
-				 (random & (PAGE - 64)));
-	return random;
-}
-
-static uint64_t touch_plainly(struct toucher *t, uint64_t random, uint64_t nr)
-{
-	while (nr--)
-		random = touch_one(t, random);
-	return random;
-}
-
-/* From one touch to the next: whatever holds up the thread is in it. */
-static uint64_t touch_timed(struct toucher *t, uint64_t random, uint64_t nr)
-{
-	uint64_t from = tsc(), to;
-
-	while (nr--) {
-		random = touch_one(t, random);
-		to = tsc();
-		note(t->latency, to - from);
-		from = to;
-	}
-	return random;
-}
-
-static void follow(struct toucher *t)
-{
-	int cpu = t->move_to;
-
-	if (cpu < 0)
-		return;
-	t->move_to = -1;
-	run_on(cpu);
-}
-
-static void *touch(void *arg)
-{
-	struct toucher *t = arg;
-	uint64_t random = 0x2545f4914f6cdd1dULL;
-	struct clocks clocks;
-	double cpu, system;
-
-	run_on(t->cpu);
-	if (!t->latency) {
-		/* No scan is due so early. */
-		cpu = thread_cpu();
-		random = touch_plainly(t, random, PRICED);
-		t->price = (thread_cpu() - cpu) / PRICED;
-	}
-
-	clocks = read_clocks();
-	system = system_time();
-	cpu = thread_cpu();
-	while (!t->stop && (!t->limit || t->touches < t->limit)) {
-		follow(t);
-		random = t->latency ? touch_timed(t, random, BATCH) :
-				      touch_plainly(t, random, BATCH);
-		t->touches += BATCH;
-	}
-	t->cpu_time = thread_cpu() - cpu;
-	t->system = system_time() - system;
-	t->elapsed = now() - clocks.ns;
-	t->tick = ns_per_tick(clocks);
-	return NULL;
-}
-
-static void start(struct toucher *t, char *mem, size_t size, int cpu)
-{
-	t->mem = mem;
-	t->pages = size / PAGE;
-	t->cpu = cpu;
-	t->move_to = -1;
-	t->start = now();
-	if (pthread_create(&t->thread, NULL, touch, t))
-		errx(1, "pthread_create");
-}
-
-static void stop(struct toucher *t)
-{
-	t->stop = true;
-	pthread_join(t->thread, NULL);
-}
-
-/* How much of the memory is local, and when it was so much for the first time. */
-struct progress {
-	double begun, last, share;
-	double at[101];			/* s after it began, 0: not yet */
-};
-
-static void begin(struct progress *p, double when)
-{
-	memset(p, 0, sizeof(*p));
-	p->begun = p->last = when;
-}
-
-static void sample(struct progress *p, const char *mem, size_t size, int node)
-{
-	double when = now(), share = share_on(mem, size, node);
-
-	/* In between, as if it had gone evenly. */
-	for (int i = 1; i <= 100; i++)
-		if (!p->at[i] && share >= i)
-			p->at[i] = (p->last - p->begun + (when - p->last) *
-				    (share > p->share ? (i - p->share) /
-				     (share - p->share) : 1)) / SEC;
-	p->last = when;
-	p->share = share;
-}
 
 static void wait_a_while(bool busy)
 {
@@ -176,56 +56,15 @@ static void wait_a_while(bool busy)
 			;
 }
 
-static void report_times(const struct progress *p, const char *suffix)
-{
-	static const int share[] = { 50, 90, 95, 99 };
-	char name[8];
-
-	for (int i = 0; i < 4; i++) {
-		snprintf(name, sizeof(name), "t%d", share[i]);
-		if (p->at[share[i]])
-			figure(name, suffix, p->at[share[i]]);
-		else
-			printf("%s_%s: not in %.1f s, %.1f %% are local\n",
-			       name, suffix, (p->last - p->begun) / SEC,
-			       p->share);
-	}
-}
-
-static void report_counts(struct counts c, const char *suffix)
-{
-	printf("%s: %.0f hinting faults, %.0f of them local; %.0f pages moved, "
-	       "%.0f failed; %.0f TLB flush interrupts\n", suffix, c.faults,
-	       c.local_faults, c.moved, c.failed, c.flushes);
-	if (!c.moved)
-		return;
-	figure("faults", suffix, c.faults / c.moved);
-	figure("remote_faults", suffix,
-	       (c.faults - c.local_faults) / c.moved);
-	figure("flushes", suffix, c.flushes / c.moved);
-}
-
-/* A stall is what no touch takes by itself. */
-static void report_stalls(const struct toucher *t, const char *suffix)
-{
-	const struct histogram *h = t->latency;
-
-	printf("%s: %.3g touches in %.2f s, longer than 10 us %.0f, 100 us "
-	       "%.0f, 1 ms %.0f, 10 ms %.0f\n", suffix, (double)t->touches,
-	       t->elapsed / SEC, number_above(h, 1e4 / t->tick),
-	       number_above(h, 1e5 / t->tick), number_above(h, 1e6 / t->tick),
-	       number_above(h, 1e7 / t->tick));
-	figure("over_1ms", suffix, number_above(h, 1e6 / t->tick));
-	figure("stalled", suffix,
-	       sum_above(h, 1e4 / t->tick) * t->tick / t->elapsed * 100);
-}
-
 /* The thread runs on node 0, its memory lies on the last one. */
 static void converge(enum kind kind, size_t size, const char *how)
 {
 	bool busy = !strcmp(how, "busy");
 	int near = node_of(0), far = last_node(), cpu = cpu_of(far);
-	struct toucher t = { .latency = new_histogram() };
+	struct toucher t = {
+		.latency = new_histogram(),
+		.reads = !strcmp(how, "read"),
+	};
 	double threads;
 	struct counts before;
 	struct progress p;
@@ -257,14 +96,18 @@ static void converge(enum kind kind, size_t size, const char *how)
 	       (t.system + kthread_cpu("knuma") - threads) / SEC);
 }
 
-/* What is left of it where nothing moves: with balancing off, the floor. */
-static void still(enum kind kind, size_t size, double time)
+/* The same without migration: with balancing off, the lower limit. */
+static void still(enum kind kind, size_t size, double time, const char *how)
 {
-	struct toucher t = { .latency = new_histogram() };
+	struct toucher t = {
+		.latency = new_histogram(),
+		.reads = !strcmp(how, "read"),
+	};
 	int cpu = cpu_of(last_node());
-	char suffix[16], *mem;
+	char suffix[24], *mem;
 
-	snprintf(suffix, sizeof(suffix), "%s_still", kind_name(kind));
+	snprintf(suffix, sizeof(suffix), "%s%s%s_still", kind_name(kind),
+		 *how ? "_" : "", how);
 	if (cpu >= 0)
 		run_on(cpu);
 	mem = map_on(size, kind, node_of(0));
@@ -279,9 +122,9 @@ static void still(enum kind kind, size_t size, double time)
 }
 
 /*
- * All that the thread used, less what its touches take without balancing, and
- * all that kernel threads used, for each 4 KiB that moved. Not in it is the
- * thread that samples.
+ * CPU time of the thread, less the price of its touches without balancing, and
+ * CPU time of all kernel threads, for each 4 KiB that moved. The thread that
+ * samples does not count.
  */
 static void cost(enum kind kind, size_t size)
 {
@@ -300,10 +143,7 @@ static void cost(enum kind kind, size_t size)
 	c = count();
 	start(&t, mem, size, 0);
 	begin(&p, t.start);
-	while (p.share < 99 && now() - p.begun < LIMIT) {
-		sleep_for(SAMPLE);
-		sample(&p, mem, size, near);
-	}
+	wait_until(&p, mem, size, near, 99, LIMIT);
 	stop(&t);
 	all = kthread_cpu("") - all;
 	mine = kthread_cpu("knuma") - mine;
@@ -353,7 +193,7 @@ static void steady(enum kind kind, size_t size, bool was_far, uint64_t touches)
 	figure("steady_faults", suffix, c.faults / t.touches * 1e6);
 }
 
-/* What balancing has no business with. */
+/* System calls that have nothing to do with balancing. */
 static void others(int nr)
 {
 	double start = now(), all = kthread_cpu("");
@@ -554,6 +394,40 @@ static void lookup(size_t size, double gap, double period)
 	latencies(s.latency, s.tick, "lookup");
 }
 
+static void spin(int cpu)
+{
+	run_on(cpu);
+	for (;;)
+		;
+}
+
+/* Modes of the other files; false if there is no such mode. */
+static bool run_situation(const char *what, int argc, char *argv[])
+{
+	size_t size = argc > 2 ? atol(argv[2]) * MB : 0;
+	double number = argc > 3 ? atof(argv[3]) : 0;
+
+	if (!strcmp(what, "moves") && size)
+		moves(size);
+	else if (!strcmp(what, "shared") && size)
+		shared(size);
+	else if (!strcmp(what, "alternate") && number)
+		alternate(size, number * SEC);
+	else if (!strcmp(what, "everywhere") && number)
+		everywhere(size, number * SEC);
+	else if (!strcmp(what, "mbind") && number)
+		mbind_other(size, number);
+	else if (!strcmp(what, "attack") && size)
+		mbind_attack(size);
+	else if (!strcmp(what, "ring") && size)
+		ring(size);
+	else if (!strncmp(what, "numa0", 5) && number)
+		run_load(what, size, number * SEC, argc > 4 ? argv[4] : "");
+	else
+		return false;
+	return true;
+}
+
 int main(int argc, char *argv[])
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -564,7 +438,7 @@ int main(int argc, char *argv[])
 			 argc > 4 ? argv[4] : "");
 	else if (!strcmp(what, "still") && argc > 4)
 		still(kind_of(argv[2]), atol(argv[3]) * MB,
-		      atof(argv[4]) * SEC);
+		      atof(argv[4]) * SEC, argc > 5 ? argv[5] : "");
 	else if (!strcmp(what, "cost") && argc > 3)
 		cost(kind_of(argv[2]), atol(argv[3]) * MB);
 	else if (!strcmp(what, "steady") && argc > 5)
@@ -572,15 +446,14 @@ int main(int argc, char *argv[])
 		       !strcmp(argv[4], "far"), atol(argv[5]) * 1000000);
 	else if (!strcmp(what, "others") && argc > 2)
 		others(atoi(argv[2]));
+	else if (!strcmp(what, "spin") && argc > 2)
+		spin(atoi(argv[2]));
 	else if (!strcmp(what, "flip") && argc > 4)
 		flip(atol(argv[2]) * MB, atof(argv[3]) * SEC, atoi(argv[4]));
 	else if (!strcmp(what, "lookup") && argc > 4)
 		lookup(atol(argv[2]) * MB, atof(argv[3]) * 1e3,
 		       atof(argv[4]) * SEC);
-	else if (!strncmp(what, "numa0", 5) && argc > 3)
-		run_load(what, atol(argv[2]) * MB, atof(argv[3]) * SEC,
-			 argc > 4 ? argv[4] : "");
-	else
+	else if (!run_situation(what, argc, argv))
 		errx(2, "usage: see the source");
 	return 0;
 }

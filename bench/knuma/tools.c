@@ -210,38 +210,67 @@ char *map(size_t size, enum kind kind)
 	return mem;
 }
 
-char *map_on(size_t size, enum kind kind, int node)
+/* Populate memory on @node, and remove the policy. */
+static void populate_on(char *mem, size_t size, int node)
 {
-	char *mem = map(size, kind);
-
 	bind_to(mem, size, node);
 	for (size_t i = 0; i < size; i += PAGE)
 		mem[i] = 1;
 	bind_default(mem, size);
+}
+
+char *map_on(size_t size, enum kind kind, int node)
+{
+	char *mem = map(size, kind);
+
+	populate_on(mem, size, node);
 	return mem;
 }
 
-/* A page of each of so many equal parts: the sample has no luck with parts. */
-double share_on(const char *mem, size_t size, int node)
+/* Children share this memory after fork(). */
+char *map_shared_on(size_t size, int node)
+{
+	char *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED)
+		err(1, "mmap of %zu bytes", size);
+	madvise(mem, size, MADV_NOHUGEPAGE);
+	populate_on(mem, size, node);
+	return mem;
+}
+
+/*
+ * A random page of each of SAMPLES equal parts, so that the parts have equal
+ * weight.
+ */
+double share_of_every(const char *mem, size_t size, int node, size_t step,
+		      size_t first)
 {
 	static uint64_t random = 88172645463325252ULL;
-	size_t part = size / PAGE / SAMPLES;
+	size_t part = size / PAGE / step / SAMPLES, nr;
 	void *page[SAMPLES];
 	int status[SAMPLES];
 	int there = 0, known = 0;
 
 	for (size_t i = 0; i < SAMPLES; i++) {
 		random = next_random(random);
-		page[i] = (char *)mem + (i * part + pick(random, part)) * PAGE;
+		nr = (i * part + pick(random, part)) * step + first;
+		page[i] = (char *)mem + nr * PAGE;
 	}
 	if (syscall(SYS_move_pages, 0, SAMPLES, page, NULL, status, 0))
 		err(1, "move_pages");
 	for (int i = 0; i < SAMPLES; i++) {
-		/* One that is on its way has no node. */
+		/* A migration entry has no node. */
 		known += status[i] >= 0;
 		there += status[i] == node;
 	}
 	return known ? 100.0 * there / known : 0;
+}
+
+double share_on(const char *mem, size_t size, int node)
+{
+	return share_of_every(mem, size, node, 1, 0);
 }
 
 /* The number in a file's line that begins with @name. */
@@ -298,6 +327,9 @@ struct counts count(void)
 		.moved = number_in(vmstat, "numa_pages_migrated"),
 		.failed = number_in(vmstat, "pgmigrate_fail"),
 		.flushes = tlb_flushes(),
+		.queued = number_in(vmstat, "knuma_queued"),
+		.dropped = number_in(vmstat, "knuma_expired") +
+			   number_in(vmstat, "knuma_queue_full"),
 	};
 }
 
@@ -310,6 +342,8 @@ struct counts counts_since(struct counts before)
 	c.moved -= before.moved;
 	c.failed -= before.failed;
 	c.flushes -= before.flushes;
+	c.queued -= before.queued;
+	c.dropped -= before.dropped;
 	return c;
 }
 
@@ -321,6 +355,14 @@ struct histogram *new_histogram(void)
 	if (!h)
 		err(1, "malloc");
 	return memset(h, 0, sizeof(*h));
+}
+
+void add_histogram(struct histogram *to, const struct histogram *from)
+{
+	to->nr += from->nr;
+	to->max = from->max > to->max ? from->max : to->max;
+	for (unsigned int i = 0; i < 64 * PARTS; i++)
+		to->each[i] += from->each[i];
 }
 
 /* The middle of a slot. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the measurements of NUMA balancing share. */
+/* Clocks, places, counters and histograms of all modes. */
 #ifndef KNUMA_TOOLS_H
 #define KNUMA_TOOLS_H
 
@@ -70,12 +70,17 @@ void bind_default(void *mem, size_t size);
 char *map(size_t size, enum kind kind);
 /* As if it had been touched there, long ago: no policy is left behind. */
 char *map_on(size_t size, enum kind kind, int node);
+char *map_shared_on(size_t size, int node);
 double share_on(const char *mem, size_t size, int node);
+/* The same, of each @step-th page from the @first one. */
+double share_of_every(const char *mem, size_t size, int node, size_t step,
+		      size_t first);
 double huge_mb(void);
 
 /* Of the whole system, since it booted. */
 struct counts {
 	double faults, local_faults, moved, failed, flushes;
+	double queued, dropped;		/* 0 on a kernel without these counters */
 };
 
 struct counts count(void);
@@ -109,16 +114,14 @@ static inline void note(struct histogram *h, uint64_t x)
 }
 
 struct histogram *new_histogram(void);
+void add_histogram(struct histogram *to, const struct histogram *from);
 double percentile(const struct histogram *h, double percent);
 double sum_above(const struct histogram *h, double limit);
 double number_above(const struct histogram *h, double limit);
 
-/* "= NAME_SUFFIX VALUE", what the table is made from. */
+/* Print "= NAME_SUFFIX VALUE" for the table. */
 void figure(const char *name, const char *suffix, double value);
 /* p50 to max, in us. */
 void latencies(const struct histogram *h, double tick, const char *suffix);
-
-/* One of the four in loads.c. */
-void run_load(const char *name, size_t size, double time, const char *bind);
 
 #endif

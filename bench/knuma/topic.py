@@ -14,15 +14,20 @@ from common import ROOT, SPREAD_BOOTS, Bench, Figure, Front, Job, Plot, Spec, Va
 
 WAIT = "how long a task stands still for its pages that move to its node"
 FILES = ["guest.sh"]
+MODULES = ["pagecopy"]
 PROGRAMS = ["numa.c"]
 HERE = Path(__file__).parent
-LINK = {"numa.c": ["-static", str(HERE / "tools.c"), str(HERE / "loads.c")]}
+PARTS = ("tools", "touch", "loads", "moves", "threads", "mbind", "ring")
+LINK = {"numa.c": ["-static", *(str(HERE / f"{part}.c") for part in PARTS)]}
 
 # Modes of the patched kernel. On the base kernel, and with enabled=0, all are one.
 MODES = {"default": "default", "scand": "with knuma_scand"}
 SHOWN = "default"		# the mode of all rows that do not name one
 
 MIB = 256
+SMALL_MIB = 64
+RING_MIB = 16			# of a process
+EVERYWHERE_SECONDS = 14
 LOADS = {"numa01": "numa01", "numa01_local": "numa01, thread-local", "numa02": "numa02", "numa02_smt": "numa02_SMT"}
 BINDS = {"hard": "bound", "inverse": "bound to the wrong nodes"}
 WATCHED_GIB = 16		# of a process that numamap shows
@@ -59,6 +64,13 @@ def jobs(demo: bool) -> list[Job]:
         parallel("loads", "loads 128", *(f"loads 128 {bind}" for bind in BINDS), "in_modes numa lookup 64 50 6"),
         # Paced by the kernel's own timers, and twice in each boot.
         parallel("flip", "numa flip 64 15 2", boots=3),
+        cost("copy", "copy"),
+        parallel("reads", f"reads {MIB}"),
+        parallel("loaded", f"loaded {MIB}"),
+        parallel("moves", f"moves {SMALL_MIB}", f"numa shared {SMALL_MIB}"),
+        parallel("threads", f"numa alternate {SMALL_MIB} 10", f"numa everywhere {MIB} {EVERYWHERE_SECONDS}"),
+        parallel("mbind", f"numa mbind {SMALL_MIB} 400", f"numa attack {SMALL_MIB}"),
+        Job("ring", body(f"ring {RING_MIB}"), mode="slow", cpus=16, nodes=8, mem="2G", boots=SPREAD_BOOTS, limit=900),
     ]
 
 
@@ -73,6 +85,72 @@ def in_modes(demo: bool, key: str, name: str, unit: str, mode: str, factor: floa
     if not demo:
         rows += [Spec(f"{indent}{text}", unit, mode, value(f"{key}_{m}", factor)) for m, text in MODES.items() if m != SHOWN]
     return rows
+
+
+def without_copy(kind: str) -> Callable[[Get], float]:
+    return lambda get: get(f"all_{kind}_cost_{SHOWN}") - get(f"copy_{kind}")
+
+
+def copy_specs(kinds: dict[str, str]) -> list[Spec]:
+    """The guest's kernel copies with memcpy(), as its CPU has no ERMS; the module measures folio_mc_copy()."""
+    result = []
+    for kind, what in kinds.items():
+        result += [Spec(f"copy of 4 KiB by folio_mc_copy(): {what}", "instructions", "cost", value(f"copy_{kind}")),
+                   Spec(f"balancing, a 4 KiB that moved, task and kernel threads, less that copy: {what}", "instructions",
+                        "cost", without_copy(kind))]
+    return result
+
+
+def read_specs() -> list[Spec]:
+    result = []
+    for key, rank in (("p999", "99.9 %"), ("p9999", "99.99 %"), ("max", "all")):
+        result += [Spec(f"random read while {MIB} MiB of 4 KiB pages move: {rank} take less than", "us", "parallel",
+                        value(f"{key}_4k_read")),
+                   Spec("  nothing moves, balancing off", "us", "parallel", value(f"{key}_4k_read_still"))]
+    return result
+
+
+def move_specs() -> list[Spec]:
+    """On the first move, the memory has been local for some seconds before."""
+    moves = {key: f"{key} move of a thread's memory, scan_period_max_ms 1000" for key in ("first", "second", "third")}
+    moves["shared"] = "memory of two processes"
+    result = []
+    for key, what in moves.items():
+        result += [Spec(f"hinting faults on pages that are not local, a page that moved: {what}", "faults", "parallel",
+                        value(f"remote_faults_{key}")),
+                   Spec("  90 % local after", "seconds", "parallel", value(f"t90_{key}"))]
+    return result
+
+
+def thread_specs() -> list[Spec]:
+    return [
+        Spec("two threads on two nodes, alternate pages: moves for each page that had to move", "moves", "parallel",
+             value("moves_alternate")),
+        Spec("  95 % of both local after", "seconds", "parallel", value("t95_alternate")),
+        Spec(f"one thread on each node, both touch {MIB} MiB: pages that moved in {EVERYWHERE_SECONDS} s", "pages", "parallel",
+             value("moved_everywhere")),
+        Spec("  touches", "touches", "parallel", value("touches_everywhere"), better="higher"),
+    ]
+
+
+def mbind_specs() -> list[Spec]:
+    beside = {"mbind": "mbind() of one other page 400 times a second", "attack": "mbind() of 1,024 memfds by another user"}
+    result = []
+    for key, what in beside.items():
+        result += [Spec(f"{SMALL_MIB} MiB of 4 KiB pages during {what}: 90 % local after", "seconds", "parallel",
+                        value(f"t90_{key}")),
+                   Spec("  calls", "a second", "parallel", value(f"calls_{key}"), better="higher")]
+    return result
+
+
+def ring_specs() -> list[Spec]:
+    name = f"16 CPUs on 8 nodes, 8 processes of {RING_MIB} MiB on the next node"
+    return [
+        *(Spec(f"{name}: {share} % local after", "seconds", "slow", value(f"t{share}_ring")) for share in (90, 99)),
+        Spec(f"{name}: 99.9 % of touches take less than", "us", "slow", value("p999_ring")),
+        Spec(f"{name}: pages dropped from a queue, of those queued", "%", "slow", value("dropped_ring")),
+        Spec("  time of a slow CPU that the host did not provide", "%", "slow", value("lost_time_percent")),
+    ]
 
 
 def specs(demo: bool) -> list[Spec]:
@@ -109,6 +187,11 @@ def specs(demo: bool) -> list[Spec]:
     for kind, what in kinds.items():
         result += in_modes(demo, f"flushes_{kind}_busy", f"TLB flush interrupts, a 4 KiB that moved, two threads: {what}",
                            "interrupts", "parallel")
+        result += in_modes(demo, f"flushes_{kind}", f"TLB flush interrupts, a 4 KiB that moved: {what}", "interrupts", "parallel")
+    result += copy_specs(kinds) + read_specs() + move_specs() + thread_specs() + mbind_specs()
+    result += [Spec(f"{MIB} MiB of 4 KiB pages beside two busy loops: {share} % local after", "seconds", "parallel",
+                    value(f"t{share}_4k_loaded")) for share in (90, 99)]
+    result += ring_specs()
     result += in_modes(demo, "steady_far", "touch, memory that has moved", "instructions", "cost")
     result += in_modes(demo, "steady_faults_far", "  hinting faults in a million touches", "faults", "cost")
     small = {"small_fork": "fork, exit and wait of a small process", "small_maps": "mmap, touch and munmap of 256 KiB"}
