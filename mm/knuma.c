@@ -47,12 +47,14 @@ struct knuma_node *knuma_nodes[MAX_NUMNODES];
 /* Starts and stops daemons; taken inside the locks of hotplug. */
 static DEFINE_MUTEX(knuma_lock);
 
-/* Has the first window of a queue waited for long? */
+/* Has the first window of a queue waited for long, or will the last one? */
 static bool knuma_is_late(struct knuma_node *node)
 {
-	return !kfifo_is_empty(&node->fifo) &&
-	       time_after(jiffies, READ_ONCE(node->oldest) +
-			  msecs_to_jiffies(READ_ONCE(knuma_knobs.late_millisecs)));
+	unsigned int waiting = kfifo_len(&node->fifo);
+	unsigned long late = msecs_to_jiffies(READ_ONCE(knuma_knobs.late_millisecs));
+
+	return waiting && (time_after(jiffies, READ_ONCE(node->oldest) + late) ||
+			   waiting * READ_ONCE(node->service) > KNUMA_BACKLOG);
 }
 
 static bool knuma_lacks(struct knuma_node *node, unsigned int order)

@@ -31,6 +31,9 @@
 /* Windows of a queue. */
 #define KNUMA_RING	1024
 
+/* Time in ns that the daemon may need for a queue: a scan period. */
+#define KNUMA_BACKLOG	NSEC_PER_SEC
+
 /* Windows that a queue finds again. */
 #define KNUMA_PENDING	64
 
@@ -157,6 +160,7 @@ struct knuma_pending {
  * @fifo:	the queue
  * @pending:	some windows of @fifo, which are not added twice
  * @oldest:	time in jiffies when the first window of @fifo was queued
+ * @service:	mean time in ns that a window takes, waits for a CPU included
  * @retry:	for each order, time in jiffies until which there is no memory
  * @delay:	for each order, current delay in jiffies, or 0 if there is memory
  */
@@ -169,6 +173,7 @@ struct knuma_node {
 	DECLARE_KFIFO(fifo, struct knuma_entry, KNUMA_RING);
 	struct knuma_pending pending[KNUMA_PENDING];
 	unsigned long oldest;
+	u64 service;
 	unsigned long retry[NR_PAGE_ORDERS];
 	unsigned long delay[NR_PAGE_ORDERS];
 };

@@ -6,6 +6,7 @@
 
 #include <linux/freezer.h>
 #include <linux/kthread.h>
+#include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
@@ -244,6 +245,7 @@ static int knuma_migrate_entry(struct knuma_node *node, const struct knuma_entry
 static int knuma_serve(struct knuma_node *node, const struct knuma_entry *entry)
 {
 	struct mm_struct *mm;
+	u64 begin;
 	int ret;
 
 	if (time_after(jiffies, entry->expires)) {
@@ -254,7 +256,10 @@ static int knuma_serve(struct knuma_node *node, const struct knuma_entry *entry)
 	mm = knuma_grab_mm(entry->task);
 	if (!mm)
 		return 0;
+	begin = ktime_get_ns();
 	ret = knuma_migrate_entry(node, entry, mm);
+	if (!ret)
+		WRITE_ONCE(node->service, (7 * node->service + ktime_get_ns() - begin) / 8);
 	mmdrop(mm);
 
 	return ret;
