@@ -37,7 +37,7 @@ DEFINE_STATIC_KEY_FALSE(knuma_enabled);
 
 struct knuma_knobs knuma_knobs = {
 	.window_pages = KNUMA_WINDOW,
-	.late_millisecs = 100,
+	.late_millisecs = 1000,
 	.scan_sleep_millisecs = 100,
 	.pages_to_scan = (256 << 20) / PAGE_SIZE,
 };
