@@ -367,6 +367,7 @@ int knuma_migrated_run(int nid)
 	if (node->task)
 		return 0;
 	memset(node->delay, 0, sizeof(node->delay));
+	node->service = 0;
 	node->moves = kvmalloc_array(KNUMA_WINDOW, sizeof(*node->moves), GFP_KERNEL);
 	if (!node->moves)
 		return -ENOMEM;

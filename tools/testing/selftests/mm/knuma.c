@@ -774,7 +774,8 @@ static char *fill(const struct place *place, bool large, size_t *filled)
 {
 	unsigned long free = zone_sum(place->node, "nr_free_pages") * psize();
 	unsigned long high = zone_sum(place->node, "high") * psize(), step;
-	char *p = map_aligned(free);
+	const size_t size = free;
+	char *p = map_aligned(size);
 
 	*filled = 0;
 	if (p == MAP_FAILED || !map_over(p, free, false, -1) ||
@@ -785,10 +786,11 @@ static char *fill(const struct place *place, bool large, size_t *filled)
 		madvise(p, (free - high - 64 * MB) / HUGE * HUGE, MADV_HUGEPAGE);
 	do {
 		step = free > high + 2 * MB ? (free - high) / 2 : psize();
-		for (size_t end = *filled + step; *filled < end; *filled += psize())
+		/* Memory that others free meanwhile may be more than was free at first. */
+		for (size_t end = *filled + step; *filled < end && *filled < size; *filled += psize())
 			p[*filled] = 1;
 		free = zone_sum(place->node, "nr_free_pages") * psize();
-	} while (free > high);
+	} while (free > high && *filled < size);
 
 	return p;
 }
