@@ -858,8 +858,15 @@ static char *fragment(const struct place *place, char *p, size_t filled, size_t 
 	if (rest == MAP_FAILED || !map_over(rest, size, true, -1) ||
 	    bind_to(rest, size, place, 0))
 		return NULL;
-	for (; *taken < size && free_blocks(place->node, 9); *taken += HUGE)
+	for (; *taken < size / 2 && free_blocks(place->node, 9); *taken += HUGE)
 		rest[*taken] = 1;
+	/* Each CPU may have some on a list of its own. */
+	for (int i = 0; i < nr_places; i++) {
+		run_on(&places[i]);
+		for (int nr = 0; nr < 8 && *taken < size; nr++, *taken += HUGE)
+			rest[*taken] = 1;
+	}
+	run_on(here);
 
 	return rest;
 }
