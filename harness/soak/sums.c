@@ -113,10 +113,25 @@ static long sum_nr_cpus(void)
 	return sysconf(_SC_NPROCESSORS_CONF);
 }
 
+/* Free pages on lists of CPUs, up to an eighth of memory, kB. MemFree leaves them out. */
+static long memory_of_cpus(void)
+{
+	FILE *file = fopen("/proc/zoneinfo", "re");
+	long pages, sum = 0;
+	char line[256];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, " count: %ld", &pages) == 1)
+			sum += pages;
+	if (file)
+		fclose(file);
+	return sum * (PAGE >> 10);
+}
+
 /* A block that the neighbour could not bring online again is neither free nor in use. */
 static long memory_used(void)
 {
-	return get_key(MEMINFO, "MemTotal") - get_key(MEMINFO, "MemFree");
+	return get_key(MEMINFO, "MemTotal") - get_key(MEMINFO, "MemFree") - memory_of_cpus();
 }
 
 /* An idle CPU keeps the address space, and the PGD, of the last process that ran there. */
