@@ -892,8 +892,11 @@ static void nothing_stop(void)
 
 /* With mode 2, the ratio leaves room for the mappings of the program. */
 static const struct setting overcommit_settings[] = {
-	/* First and last: with 50, mode 2 has no memory for pages of files. */
-	{ "/proc/sys/vm/overcommit_ratio", { "1000" }, "1000" },
+	/*
+	 * First and last, and more than processes map: without a rest to commit, mode
+	 * 2 has SIGBUS for new pages of memfds.
+	 */
+	{ "/proc/sys/vm/overcommit_ratio", { "1000000" }, "1000000" },
 	{ "/proc/sys/vm/overcommit_memory", { "0", "1", "2" }, "0" },
 };
 SETTINGS_NEIGHBOUR(overcommit)

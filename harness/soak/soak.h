@@ -132,6 +132,7 @@ void knobs_list(void);			/* print their names, a line each */
  * groups_policy_epoch() counts the changes of cpuset.mems.
  */
 bool groups_init(void);
+void groups_update_counts(void);
 void groups_tick(struct rng *rng);
 void groups_move(struct rng *rng, pid_t pid);
 void groups_check(void);

@@ -18,6 +18,7 @@
 #define KNUMA_QUEUED	"/sys/kernel/debug/knuma/queued"
 
 #define SETTLE_TRIES	20	/* of half a second */
+#define SETTLE_UPDATE	10	/* tries; the kernel folds counts each 2 s */
 #define TICK_LIMIT	3	/* excesses in a row that are no race */
 
 /*
@@ -163,8 +164,8 @@ static void sums_settle(void)
 }
 
 /*
- * What the debug kernel has in KASAN's quarantine: up to a 32nd of the memory. Each
- * read of a file in /proc adds 8 KiB, so each check fills it again.
+ * Empty KASAN's quarantine, which takes up to a 32nd of the debug kernel's memory.
+ * Each read of a file in /proc adds 8 KiB to it, so each check fills it again.
  */
 static void sums_shrink_slabs(void)
 {
@@ -409,6 +410,8 @@ void sums_end(void)
 		if (!wrong.class)
 			return;
 		sums_shrink_slabs();
+		if (tries % SETTLE_UPDATE == 0)
+			groups_update_counts();
 		usleep(500000);
 	}
 	if (!strcmp(wrong.class, "leak")) {
