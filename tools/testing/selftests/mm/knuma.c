@@ -283,7 +283,8 @@ TEST_F_TIMEOUT(knuma, daemons_give_way, PATIENCE)
 		EXPECT_TRUE(converges(u));
 	}
 	EXPECT_GT(windows_of(u->pid).stopped, 0);
-	EXPECT_GE(windows_of(u->pid).moved, 3 * pages_of(u) * 3 / 4);
+	/* Faults migrate some of the memory if the daemons are slow. */
+	EXPECT_GE(windows_of(u->pid).moved, 3 * pages_of(u) / 2);
 	EXPECT_EQ(finish(u), 0);
 }
 
