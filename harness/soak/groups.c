@@ -117,24 +117,15 @@ bool groups_init(void)
 	return true;
 }
 
-/* Charge a page to the group of the caller, on each CPU. */
-static void groups_touch_each_cpu(void)
+/* Charge a page to the group of the caller. */
+static void groups_touch(void)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_CONF);
-	cpu_set_t one;
-	char *page;
+	char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	for (long cpu = 0; cpu < cpus; cpu++) {
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		if (sched_setaffinity(0, sizeof(one), &one))
-			continue;
-		page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (page == MAP_FAILED)
-			continue;
-		*page = 1;
-		munmap(page, PAGE);
-	}
+	if (page == MAP_FAILED)
+		return;
+	*page = 1;
+	munmap(page, PAGE);
 }
 
 /*
@@ -153,7 +144,7 @@ void groups_update_counts(void)
 		pid = fork();
 		if (!pid) {
 			if (!group_put(&groups[i], "cgroup.procs", "0"))
-				groups_touch_each_cpu();
+				on_each_cpu(groups_touch);
 			_exit(0);
 		}
 		if (pid > 0)

@@ -158,6 +158,22 @@ long get_key(const char *path, const char *key)
 	return value;
 }
 
+/* Call a function on each CPU that is online and that the caller may use. */
+void on_each_cpu(void (*function)(void))
+{
+	cpu_set_t all, one;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		return;
+	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF); cpu++) {
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (!sched_setaffinity(0, sizeof(one), &one))
+			function();
+	}
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
 bool exists(const char *path)
 {
 	return !access(path, F_OK);

@@ -87,6 +87,7 @@ int putf(const char *path, const char *format, ...)
 long get(const char *path);				/* a number, or -1 */
 long get_key(const char *path, const char *key);	/* "key 5", "key: 5 kB", or -1 */
 bool exists(const char *path);
+void on_each_cpu(void (*function)(void));
 double now(void);					/* seconds, monotonic */
 double soak_realtime(void);	/* seconds that all threads have run at SCHED_FIFO */
 

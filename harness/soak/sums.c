@@ -135,27 +135,16 @@ static long memory_used(void)
 	return get_key(MEMINFO, "MemTotal") - get_key(MEMINFO, "MemFree") - memory_of_cpus();
 }
 
-/* An idle CPU keeps the address space, and the PGD, of the last process that ran there. */
-static void sums_visit_cpus(void)
+static void sums_yield(void)
 {
-	cpu_set_t all, one;
-
-	if (sched_getaffinity(0, sizeof(all), &all))
-		return;
-	for (long cpu = 0; cpu < sum_nr_cpus(); cpu++) {
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		/* It may be offline. */
-		if (!sched_setaffinity(0, sizeof(one), &one))
-			sched_yield();
-	}
-	sched_setaffinity(0, sizeof(all), &all);
+	sched_yield();
 }
 
 /* Fold per-CPU counts, and free memory that only waits to be freed. */
 static void sums_settle(void)
 {
-	sums_visit_cpus();
+	/* An idle CPU keeps the address space, and the PGD, of the last process that ran there. */
+	on_each_cpu(sums_yield);
 	/* 4: no message in the kernel log. */
 	put("/proc/sys/vm/drop_caches", "4");
 	put("/proc/sys/vm/drop_caches", "3");
