@@ -17,6 +17,7 @@
 #define NODES		"/sys/devices/system/node/node[0-9]*/"
 #define KNUMA_QUEUED	"/sys/kernel/debug/knuma/queued"
 
+#define KHUGEPAGED_SLEEP "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs"
 #define SETTLE_TRIES	20	/* of half a second */
 #define SETTLE_UPDATE	10	/* tries; the kernel folds counts each 2 s */
 #define TICK_LIMIT	3	/* excesses in a row that are no race */
@@ -165,6 +166,20 @@ static void sums_shrink_slabs(void)
 	for (size_t i = 0; i < found.gl_pathc; i++)
 		put(found.gl_pathv[i], "1");
 	globfree(&found);
+}
+
+/*
+ * Let ksmd and khugepaged leave the process that they look at: they keep its PGD when
+ * it has ended. On the stock kernel, a group had a page of page tables until ksm/run
+ * was 2.
+ */
+static void sums_move_scanners(void)
+{
+	put("/sys/kernel/mm/ksm/run", "2");
+	put("/sys/kernel/mm/ksm/run", "0");
+	put(KHUGEPAGED_SLEEP, "0");
+	usleep(100000);
+	put(KHUGEPAGED_SLEEP, "10000");
 }
 
 /* Say which slab caches have 2 MiB or more, and how many groups have died. */
@@ -399,8 +414,10 @@ void sums_end(void)
 		if (!wrong.class)
 			return;
 		sums_shrink_slabs();
-		if (tries % SETTLE_UPDATE == 0)
+		if (tries % SETTLE_UPDATE == 0) {
+			sums_move_scanners();
 			groups_update_counts();
+		}
 		usleep(500000);
 	}
 	if (!strcmp(wrong.class, "leak")) {
